@@ -1,0 +1,44 @@
+# The project's commands. Each installs what it needs first (tools/setup.sh says what, before it does).
+# They work from a checkout in any directory; nothing outside it is written but system packages.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint sanity unit integration bench shell clean setup
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+
+setup:
+	@tools/setup.sh
+
+demo: setup ## save a real guest, look at the image, bring it back; the guest checks its own memory
+	@tools/shell.sh ansible-playbook vmfleet.suspend.demo
+
+test: lint sanity ## lint, ansible-test sanity, unit and integration tests
+	@tools/shell.sh pytest
+
+test-full: lint sanity ## the same with every cell of the matrices
+	@tools/shell.sh pytest --full
+
+lint: setup ## everything that only reads the tree: style, types, layers, documentation, packaging
+	@tools/lint.sh
+
+sanity: setup ## ansible-test sanity on every Python from 3.8 on that this machine has
+	@tools/sanity.sh
+
+unit: setup ## unit tests only
+	@tools/shell.sh pytest tests/unit
+
+integration: setup ## tests on real guests only
+	@tools/shell.sh pytest tests/integration
+
+bench: setup ## measure; prints figures, judges none
+	@tools/shell.sh pytest tests/benchmark -s
+
+shell: setup ## a shell in which ansible knows the collection
+	@tools/shell.sh
+
+clean: ## remove everything that these commands made in this directory
+	rm -rf .venv .venv-oldest .build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

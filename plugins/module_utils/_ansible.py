@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Between Ansible and the use cases: shared arguments, dependency check, errors to fail_json."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ._errors import Refused, VmfleetError
+from ._qemu._monitor import QMP_IMPORT_ERROR, QMP_MINIMUM_VERSION
+
+TRANSFER_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
+    parallel_channels=dict(type="int"),
+    bypass_cache=dict(type="bool"),
+    timeout=dict(type="int", default=0),
+)
+
+_Result = t.TypeVar("_Result")
+
+
+class Interrupted(VmfleetError):
+    """A signal ended the run before anything was changed."""
+
+
+def require_qmp(module: AnsibleModule) -> None:
+    """Fail with the fix when the QMP library is missing from the module's Python."""
+    if QMP_IMPORT_ERROR is not None:
+        module.fail_json(
+            msg=missing_required_lib(
+                f"qemu.qmp >= {QMP_MINIMUM_VERSION}",
+                reason="to talk to QEMU. Install it with 'pip install qemu.qmp' into a virtual "
+                "environment and set ansible_python_interpreter to its python",
+                url="https://pypi.org/project/qemu.qmp/",
+            ),
+            exception=QMP_IMPORT_ERROR,
+        )
+
+
+def require_absolute(**paths: str | None) -> None:
+    """Raise `Refused` naming the first option whose path is not absolute."""
+    for option, path in paths.items():
+        if path is not None and not os.path.isabs(path):
+            raise Refused(f"Option {option} must be an absolute path on the host: {path!r}.")
+
+
+def require_timeout(seconds: int) -> None:
+    """Raise `Refused` for a negative timeout."""
+    if seconds < 0:
+        raise Refused(f"Option timeout must not be negative: {seconds}.")
+
+
+async def interruptible(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
+    """Run ``work``; the first SIGTERM or SIGINT cancels it, so that it can undo what it did.
+
+    Further signals are ignored: the way back is never interrupted.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    signalled: list[str] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        if not signalled:
+            task.cancel()
+        signalled.append(number.name)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Interrupted(
+            f"Ended by {signalled[0] if signalled else 'cancellation'} before anything was changed."
+        ) from None
+
+
+def fail(module: AnsibleModule, error: VmfleetError) -> t.NoReturn:
+    """End the module with everything the error knows."""
+    facts = dict(error.facts)
+    facts.setdefault("changed", False)
+    module.fail_json(msg=error.message, **facts)
+    raise AssertionError("fail_json returned")

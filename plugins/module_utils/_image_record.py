@@ -1,0 +1,179 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""What our record in an image says, read back: the one description of a saved guest."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+from dataclasses import dataclass
+
+from ._errors import ImageInvalid, NotASaveImage, Refused
+from ._qemu._guest import Guest
+from ._qemu._process import ProcessIdentity, identify
+from ._saveimage._domain_xml import identity
+from ._saveimage._life import LifeState, life_notes, life_state
+from ._saveimage._prefix import Prefix, read_prefix
+from ._saveimage._stream import read_stream_head
+from ._version import COLLECTION_VERSION
+
+SCHEMA = 1
+QUIT_BY_SAVE = "quit_by_save"
+LOADED_INTO = "loaded_into"
+SPENT_BY = "spent_by"
+
+
+@dataclass(frozen=True)
+class SavedImage:
+    """What one image tells about itself and its guest.
+
+    ``state``: partial, ready or spent. ``ram_blocks``: name and bytes of each block in the stream;
+    ``all_ram_names``: every block that the guest had, migrated or not, empty when not recorded.
+    ``loaded_into``: the QEMU that a restore put it in.
+    """
+
+    path: str
+    state: str
+    version: int
+    image_format: str
+    layout: str
+    name: str | None
+    uuid: str | None
+    machine_type: str | None
+    was_running: bool
+    data_offset_bytes: int
+    ram_blocks: tuple[tuple[str, int], ...]
+    all_ram_names: frozenset[str]
+    qmp_socket: str | None
+    saved_from: ProcessIdentity | None
+    loaded_into: ProcessIdentity | None
+    quit_by_save: bool
+
+    def identity(self) -> dict[str, t.Any]:
+        """The part that diff shows: no sizes, no times."""
+        return {
+            "path": self.path,
+            "version": self.version,
+            "image_format": self.image_format,
+            "layout": self.layout,
+            "state": self.state,
+        }
+
+
+def build_record(
+    guest: Guest, *, name: str, uuid: str | None, guest_state: str
+) -> dict[str, t.Any]:
+    """The record of a save: who saved, from which QEMU, what it was like before."""
+    own = identify(os.getpid())
+    return {
+        "schema": SCHEMA,
+        "saved_by": {
+            "collection_version": COLLECTION_VERSION,
+            "process": own.as_dict() if own else None,
+            "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+        "source": {
+            "name": name,
+            "uuid": uuid,
+            "qmp_socket": os.path.abspath(guest.qmp_socket),
+            "process": guest.process.as_dict() if guest.process else None,
+            "qemu_version": guest.qemu_version,
+            "machine_type": guest.machine_type,
+        },
+        "ram_blocks": [
+            {"name": block.name, "used_bytes": block.used_bytes} for block in guest.ram_blocks
+        ],
+        "before": {
+            "run_state": guest.run_state,
+            "capabilities": dict(guest.offer.capabilities),
+            "parameters": dict(guest.offer.parameters),
+        },
+        "guest_state": guest_state,
+    }
+
+
+def _recorded_ram_names(record: t.Mapping[str, t.Any]) -> frozenset[str]:
+    blocks = record.get("ram_blocks")
+    if not isinstance(blocks, list):
+        return frozenset()
+    return frozenset(str(block.get("name")) for block in blocks if isinstance(block, dict))
+
+
+def describe(fd: int, path: str) -> SavedImage:
+    """Read prefix, record and the head of the stream.
+
+    Of a partial image only the prefix is read: its stream may not be there yet. Raises
+    `ImageInvalid` for what is not an image or not a whole one.
+    """
+    prefix = read_prefix(fd, path)
+    state = life_state(prefix)
+    header = prefix.header
+    layout, machine = "unknown", None
+    ram_blocks: tuple[tuple[str, int], ...] = ()
+    if state is not LifeState.PARTIAL:
+        head = read_stream_head(fd, path, header.data_offset_bytes, prefix.file_bytes)
+        layout, machine = head.layout, head.machine
+        ram_blocks = tuple((block.name, block.used_length_bytes) for block in head.ram_blocks)
+    return _described(path, prefix, state, layout, machine, ram_blocks)
+
+
+def _described(
+    path: str,
+    prefix: Prefix,
+    state: LifeState,
+    layout: str,
+    machine: str | None,
+    ram_blocks: tuple[tuple[str, int], ...],
+) -> SavedImage:
+    header = prefix.header
+    record = prefix.record or {}
+    source = record.get("source")
+    source = source if isinstance(source, dict) else {}
+    notes = life_notes(prefix)
+    xml_name, xml_uuid = identity(prefix.xml) or (None, None)
+    return SavedImage(
+        path=path,
+        state=state.value,
+        version=header.version,
+        image_format=header.image_format.label,
+        layout=layout,
+        name=xml_name or source.get("name"),
+        uuid=xml_uuid or source.get("uuid"),
+        machine_type=machine,
+        was_running=header.was_running,
+        data_offset_bytes=header.data_offset_bytes,
+        ram_blocks=ram_blocks,
+        all_ram_names=_recorded_ram_names(record),
+        qmp_socket=source.get("qmp_socket"),
+        saved_from=ProcessIdentity.from_dict(source.get("process")),
+        loaded_into=ProcessIdentity.from_dict(notes.get(LOADED_INTO)),
+        quit_by_save=notes.get(QUIT_BY_SAVE) is True,
+    )
+
+
+def describe_target(path: str) -> SavedImage | None:
+    """The image at ``path``; None when nothing is there.
+
+    Raises `Refused` when something else is there: it is never replaced, whatever is asked for.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise Refused(
+            f"{path} exists, but cannot be read as a save image: {exc.strerror}."
+        ) from exc
+    try:
+        return describe(fd, path)
+    except NotASaveImage as exc:
+        raise Refused(f"{path} exists and is not a save image; it will not be replaced.") from exc
+    except ImageInvalid as exc:
+        raise Refused(
+            f"{exc.message}. It will not be replaced; remove it by hand if nobody needs it."
+        ) from exc
+    finally:
+        os.close(fd)

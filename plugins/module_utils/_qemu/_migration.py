@@ -1,0 +1,153 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Running a migration to or from a file, to its end.
+
+Events wake the wait, polls decide; ``completed`` is only believed when query-migrate says so
+(spec/qemu.md 3.1, 3.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import typing as t
+from dataclasses import dataclass
+
+from .._errors import GuestLost, MigrationFailed, MonitorError
+from ._deadline import Deadline
+from ._monitor import Monitor, MonitorLost
+from ._process import ProcessIdentity, is_alive
+
+_POLL_SECONDS = 1.0
+_CANCEL_SECONDS = 30.0
+_SETTLE_SECONDS = 60.0
+_ENDED = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """What QEMU counted. Pages are of the target's size; zero and absent where QEMU says nothing
+    (a destination reports no counts)."""
+
+    total_seconds: float
+    transferred_bytes: int
+    total_bytes: int
+    normal_pages: int
+    zero_pages: int
+
+    @property
+    def throughput_bytes_per_second(self) -> int:
+        return int(self.transferred_bytes / self.total_seconds) if self.total_seconds else 0
+
+
+def report_of(reply: t.Mapping[str, t.Any], seconds: float) -> MigrationReport:
+    """Read a query-migrate reply; ``seconds`` is our own measure, from command to end."""
+    ram = reply.get("ram", {})
+    return MigrationReport(
+        total_seconds=round(seconds, 3),
+        transferred_bytes=ram.get("transferred", 0),
+        total_bytes=ram.get("total", 0),
+        normal_pages=ram.get("normal", 0),
+        zero_pages=ram.get("duplicate", 0),
+    )
+
+
+class Migration:
+    """One migration of one guest. ``process`` tells a broken link from a dead QEMU."""
+
+    def __init__(self, monitor: Monitor, process: ProcessIdentity | None) -> None:
+        self._monitor = monitor
+        self._process = process
+
+    async def run(
+        self, command: str, arguments: t.Mapping[str, object], deadline: Deadline
+    ) -> MigrationReport:
+        """Issue ``migrate`` or ``migrate-incoming`` and wait for its end.
+
+        Raises `QmpCommandError` when QEMU refuses at once, `MigrationFailed` with QEMU's words,
+        `DeadlineExceeded` or CancelledError after a migration was cancelled, `GuestLost` when
+        the QEMU process ended.
+        """
+        started = time.monotonic()
+        try:
+            reply = await self._run(command, arguments, deadline)
+        except MonitorLost as exc:
+            if self._process is not None and not is_alive(self._process):
+                raise GuestLost(
+                    f"The QEMU process {self._process.pid} ended during {command}.",
+                    pid=self._process.pid,
+                ) from exc
+            raise
+        if reply["status"] != "completed":
+            raise MigrationFailed(
+                f"QEMU reports the migration as {reply['status']}: "
+                f"{reply.get('error-desc', 'no reason given')}.",
+                migration_status=reply["status"],
+                qmp_error=reply.get("error-desc"),
+            )
+        return report_of(reply, time.monotonic() - started)
+
+    async def _run(
+        self, command: str, arguments: t.Mapping[str, object], deadline: Deadline
+    ) -> t.Mapping[str, t.Any]:
+        with self._monitor.migration_events() as events:
+            try:
+                # A refused migrate leaves the previous result visible: only now may it be read.
+                await self._monitor.execute(command, arguments)
+                while True:
+                    reply = await self._query(deadline)
+                    if reply.get("status") in _ENDED:
+                        return reply
+                    deadline.check(f"QEMU was busy with {command}")
+                    await events.wait(deadline.at_most(_POLL_SECONDS))
+            except BaseException as exc:
+                if command == "migrate" and not isinstance(exc, MonitorError):
+                    await asyncio.shield(self.cancel())
+                raise
+
+    async def _query(self, deadline: Deadline) -> t.Mapping[str, t.Any]:
+        try:
+            return t.cast("t.Mapping[str, t.Any]", await self._monitor.execute("query-migrate"))
+        except MonitorLost:
+            if self._process is None or not is_alive(self._process):
+                raise
+        # QEMU goes on by itself when its client is gone (spec/qemu.md 3.5).
+        await self._monitor.reconnect(deadline.at_most(10.0))
+        return t.cast("t.Mapping[str, t.Any]", await self._monitor.execute("query-migrate"))
+
+    async def cancel(self) -> None:
+        """Cancel what runs and wait until it has ended; harmless when nothing runs."""
+        await self._monitor.execute("migrate_cancel")
+        end = time.monotonic() + _CANCEL_SECONDS
+        while time.monotonic() < end:
+            status = (await self._monitor.execute("query-migrate")).get("status")
+            if status is None or status in _ENDED:
+                return
+            await asyncio.sleep(0.02)
+        raise MigrationFailed(
+            f"QEMU did not finish cancelling the migration within {_CANCEL_SECONDS:g} s.",
+            migration_status=status,
+        )
+
+
+async def wait_for_run_state(
+    monitor: Monitor, wanted: t.Container[str], timeout_seconds: float = _SETTLE_SECONDS
+) -> str:
+    """Poll query-status until it is one of ``wanted``; returns it.
+
+    After ``completed`` a source is briefly in finish-migrate (spec/qemu.md 0.9). Raises
+    `MigrationFailed` naming the state it stayed in.
+    """
+    end = time.monotonic() + timeout_seconds
+    while True:
+        status = str((await monitor.execute("query-status"))["status"])
+        if status in wanted:
+            return status
+        if time.monotonic() >= end:
+            raise MigrationFailed(
+                f"The guest stayed in run state {status} for {timeout_seconds:g} s.",
+                run_state=status,
+            )
+        await asyncio.sleep(0.01)

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Loading an image into a waiting QEMU, and letting the guest run (DESIGN.md, Restore 4 and 5).
+
+The vCPUs never run while the image is ready: it is marked spent first, and unmarked only when
+they provably never ran.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from dataclasses import dataclass, field
+
+from .._errors import StoreError, VmfleetError
+from .._image_record import LOADED_INTO, SavedImage
+from .._qemu._deadline import Deadline
+from .._qemu._fdset import hand_over, take_back, uri
+from .._qemu._guest import Guest
+from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
+from .._qemu._monitor import Monitor
+from .._qemu._negotiation import Negotiated
+from .._saveimage._life import annotate, mark_ready, mark_spent
+
+_CONT_SECONDS = 300.0
+_SETTLE_SECONDS = 10.0
+# Where a load leaves the vCPUs. A cont that QEMU refuses changes none of these, so they prove that
+# no instruction ran; any other state may follow instructions that did.
+_NEVER_RAN = ("paused", "prelaunch", "postmigrate")
+
+
+@dataclass
+class RestoreSession:
+    """One restore under way. ``fd`` is the locked image; ``step`` names what goes on."""
+
+    image: SavedImage
+    fd: int
+    deadline: Deadline
+    actions: list[str] = field(default_factory=list)
+    step: str = "reading the image"
+    image_state: str = ""
+    may_have_run: bool = False
+
+    def __post_init__(self) -> None:
+        self.image_state = self.image.state
+
+
+async def load(
+    session: RestoreSession, monitor: Monitor, guest: Guest, negotiated: Negotiated
+) -> MigrationReport:
+    """Load the stream; the vCPUs stay held. QEMU's settings are as before afterwards."""
+    session.step = "holding the vCPUs"
+    # While it waits, stop only means: do not start by yourself after the load.
+    await monitor.execute("stop")
+    session.step = "setting QEMU's migration capabilities"
+    for step in negotiated.apply:
+        await monitor.execute(step.command, step.arguments)
+    session.step = "handing the image to QEMU"
+    fdset_id = await hand_over(monitor, session.fd, write=False, direct=negotiated.bypass_cache)
+    session.step = "loading the guest's state"
+    arguments: dict[str, object] = {"uri": uri(fdset_id, session.image.data_offset_bytes)}
+    if negotiated.exit_on_error_supported:
+        arguments["exit-on-error"] = False
+    migration = Migration(monitor, guest.process)
+    report = await migration.run("migrate-incoming", arguments, session.deadline)
+    await wait_for_run_state(monitor, _NEVER_RAN)
+    session.actions.append("loaded the guest's state")
+    session.step = "putting QEMU's migration settings back"
+    await take_back(monitor, fdset_id)
+    for step in negotiated.put_back:
+        await monitor.execute(step.command, step.arguments)
+    session.step = "noting in the image where it was loaded"
+    if session.image_state == "ready":
+        annotate(session.fd, session.image.path, _loaded_note(guest))
+    return report
+
+
+def _loaded_note(guest: Guest) -> dict[str, t.Any]:
+    return {LOADED_INTO: guest.process.as_dict()} if guest.process is not None else {}
+
+
+async def run_guest(session: RestoreSession, monitor: Monitor, guest: Guest) -> str:
+    """Mark the image spent, then continue the guest; returns its run state.
+
+    When QEMU refuses to continue, the mark is taken back and the error raised.
+    """
+    session.step = "marking the image spent"
+    if session.image_state == "ready":
+        mark_spent(session.fd, session.image.path, _loaded_note(guest))
+        session.image_state = "spent"
+        session.actions.append("marked the image spent")
+    session.step = "continuing the guest"
+    session.may_have_run = True
+    try:
+        await monitor.execute("cont", timeout_seconds=_CONT_SECONDS)
+        state = await wait_for_run_state(monitor, ("running",), _SETTLE_SECONDS)
+    except VmfleetError:
+        await _unmark_if_never_ran(session, monitor, guest)
+        raise
+    session.actions.append("continued the guest")
+    return state
+
+
+async def _unmark_if_never_ran(session: RestoreSession, monitor: Monitor, guest: Guest) -> None:
+    status = (await monitor.execute("query-status"))["status"]
+    if status not in _NEVER_RAN:
+        return
+    session.may_have_run = False
+    if session.image.state == "ready":
+        mark_ready(session.fd, session.image.path, _loaded_note(guest))
+        session.image_state = "ready"
+        session.actions.append("marked the image ready again: the vCPUs never ran")
+
+
+def remove_image(session: RestoreSession) -> None:
+    """Remove the image of a guest that runs. Raises `StoreError` naming the path."""
+    session.step = "removing the image"
+    try:
+        os.unlink(session.image.path)
+    except OSError as exc:
+        raise StoreError(f"{session.image.path} could not be removed: {exc.strerror}.") from exc
+    session.image_state = "removed"
+    session.actions.append(f"removed {session.image.path}")

@@ -1,0 +1,224 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""What a restore would do, and why: pure functions from observations to one plan."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from .._errors import Refused
+from .._image_record import SavedImage
+from .._qemu._guest import Guest
+from .._qemu._negotiation import Ask, Negotiated, negotiate
+from .._qemu._ram_blocks import compare, compare_machine
+from ._request import RestoreRequest
+
+MAPPED_RAM = "mapped-ram"
+SEQUENTIAL = "sequential"
+WAITING = "inmigrate"
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """``negotiated`` is None until a QEMU was asked (check mode without a waiting one)."""
+
+    action: str
+    path: str
+    layout: str
+    run_afterwards: bool
+    start_qemu: bool
+    negotiated: Negotiated | None
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, t.Any]:
+        """The plan as a module returns it; ``unknown`` is what only a QEMU can tell."""
+        known = self.negotiated
+        return {
+            "action": self.action,
+            "path": self.path,
+            "layout": self.layout,
+            "run_afterwards": self.run_afterwards,
+            "start_qemu": self.start_qemu,
+            "parallel_channels": known.channels if known else "unknown",
+            "bypass_cache": known.bypass_cache if known else "unknown",
+            "same_guest": "yes" if known else "unknown",
+            "reasons": dict(known.reasons) if known else {},
+        }
+
+
+def runs_afterwards(asked: str, saved: SavedImage) -> bool:
+    """Whether the vCPUs shall run after the load."""
+    return saved.was_running if asked == "as_saved" else asked == "running"
+
+
+def check_image(saved: SavedImage, request: RestoreRequest) -> tuple[str, ...]:
+    """Refuse an image that must not be restored; returns warnings about what was allowed."""
+    where = f"The image {request.path}"
+    if saved.state == "partial":
+        raise Refused(
+            f"{where} is partial: its save was never finished, or still goes on. It cannot be "
+            "restored; the guest's RAM is not in it."
+        )
+    if saved.layout not in (MAPPED_RAM, SEQUENTIAL):
+        raise Refused(
+            f"{where} holds a {saved.layout} stream; this release of the collection restores "
+            "mapped-ram and uncompressed sequential images."
+        )
+    if saved.state == "spent":
+        if "spent" not in request.allow:
+            raise Refused(
+                f"{where} is spent: its guest has run since it was saved, so its disks have moved "
+                "on and restoring it would corrupt them. If the disks were rolled back to the "
+                "moment of the save as well, set allow to spent."
+            )
+        return ("The image was spent; its guest's disks must have been rolled back to match it.",)
+    return ()
+
+
+def is_restored_guest(saved: SavedImage, guest: Guest) -> bool:
+    """Whether the guest on the socket is the one that this image holds."""
+    if guest.process is not None and saved.loaded_into is not None:
+        return guest.process == saved.loaded_into
+    return guest.uuid is not None and guest.uuid == saved.uuid
+
+
+def decide_for_live_guest(saved: SavedImage, guest: Guest, request: RestoreRequest) -> str:
+    """What to do when the socket is served by a guest that is not waiting for a stream.
+
+    Returns ``unchanged`` or ``continue`` (loaded by an earlier restore, still paused). Raises
+    `Refused` for everything else.
+    """
+    mine = is_restored_guest(saved, guest)
+    wants_running = runs_afterwards(request.run_state, saved)
+    if mine and saved.state == "spent":
+        if guest.run_state == "running" or not wants_running:
+            return "unchanged"
+        raise Refused(
+            f"The guest on {request.qmp_socket} was restored from this image and is now in run "
+            f"state {guest.run_state}. Somebody stopped it since; continue it over its monitor."
+        )
+    if mine and saved.loaded_into is not None and guest.run_state == "paused":
+        return "continue" if wants_running else "unchanged"
+    if mine and guest.run_state == "running":
+        raise Refused(
+            f"The guest {saved.name} runs already, but not from {request.path}, which is still "
+            "ready: it was started elsewhere, so the image is stale. Remove the image; restoring "
+            "it later would corrupt the guest's disks.",
+            guest={"state": guest.run_state},
+        )
+    raise Refused(
+        f"The QEMU on {request.qmp_socket} is not waiting for an incoming guest; it is in run "
+        f"state {guest.run_state}"
+        + (f" and runs {guest.name}" if guest.name else "")
+        + ". Start one with -incoming defer -S on a socket of its own.",
+        guest={"state": guest.run_state},
+    )
+
+
+def destination_problems(saved: SavedImage, guest: Guest) -> tuple[str, ...]:
+    """Everything that QEMU itself would not notice, or only by corrupting the guest.
+
+    spec/qemu.md 0.4 and 3.4. RAM blocks that the guest had at save but that QEMU never migrates
+    are no difference.
+    """
+    problems = []
+    if saved.machine_type is not None:
+        different = compare_machine(saved.machine_type, guest.machine_qom_type)
+        if different is not None:
+            problems.append(different)
+    if saved.uuid is not None and guest.uuid is not None and saved.uuid != guest.uuid:
+        problems.append(f"the image is of UUID {saved.uuid}, the QEMU has UUID {guest.uuid}")
+    in_image = {name for name, _ in saved.ram_blocks}
+    never_migrated = saved.all_ram_names - in_image
+    live = [block for block in guest.ram_blocks if block.name not in never_migrated]
+    problems += compare(saved.ram_blocks, live, saved.layout)
+    return tuple(problems)
+
+
+def plan_load(
+    saved: SavedImage,
+    guest: Guest,
+    request: RestoreRequest,
+    *,
+    start_qemu: bool,
+    cpu_count: int,
+    direct_io_proved: bool | None,
+    stale_backends: t.Sequence[str],
+) -> RestorePlan:
+    """The plan for a QEMU that waits; raises `Refused` with every difference and both figures."""
+    warnings = check_image(saved, request)
+    if guest.run_state != WAITING:
+        raise Refused(
+            f"The QEMU on {request.qmp_socket} is in run state {guest.run_state}, not waiting."
+        )
+    problems = list(destination_problems(saved, guest))
+    if saved.layout == MAPPED_RAM:
+        problems += [
+            f"{stale} A mapped-ram load leaves old content where the guest had zeros; empty or "
+            "remove the file first"
+            for stale in stale_backends
+        ]
+    if problems:
+        raise Refused(
+            f"The QEMU on {request.qmp_socket} cannot take the guest of {request.path}: "
+            + "; ".join(problems)
+            + ". Nothing was loaded."
+        )
+    negotiated = negotiate(
+        Ask(
+            direction="restore",
+            layout=saved.layout,
+            channels=request.parallel_channels,
+            bypass_cache=request.bypass_cache,
+            max_bandwidth_bytes=None,
+            cpu_count=cpu_count,
+            direct_io_proved=direct_io_proved,
+        ),
+        guest.offer,
+    )
+    return RestorePlan(
+        action="restore",
+        path=request.path,
+        layout=saved.layout,
+        run_afterwards=runs_afterwards(request.run_state, saved),
+        start_qemu=start_qemu,
+        negotiated=negotiated,
+        reason="the image is ready and a QEMU waits for it",
+        warnings=warnings + negotiated.degraded,
+    )
+
+
+def plan_without_qemu(
+    saved: SavedImage, request: RestoreRequest, *, start_qemu: bool
+) -> RestorePlan:
+    """The plan as far as the image alone decides it."""
+    warnings = check_image(saved, request)
+    return RestorePlan(
+        action="restore",
+        path=request.path,
+        layout=saved.layout,
+        run_afterwards=runs_afterwards(request.run_state, saved),
+        start_qemu=start_qemu,
+        negotiated=None,
+        reason="the image is ready",
+        warnings=warnings,
+    )
+
+
+def live_plan(
+    saved: SavedImage, guest: Guest, request: RestoreRequest, decision: str
+) -> RestorePlan:
+    """The plan for a guest that an earlier restore has loaded already."""
+    return RestorePlan(
+        action=decision,
+        path=request.path,
+        layout=saved.layout,
+        run_afterwards=decision == "continue" or guest.run_state == "running",
+        start_qemu=False,
+        negotiated=None,
+        reason="this guest was restored from this image before",
+    )

@@ -1,0 +1,24 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The options of a restore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """The options of qemu_restore, None where left out."""
+
+    path: str
+    qmp_socket: str
+    argv: tuple[str, ...] | None = None
+    parallel_channels: int | None = None
+    bypass_cache: bool | None = None
+    run_state: str = "as_saved"
+    allow: frozenset[str] = frozenset()
+    remove_image: bool = False
+    timeout_seconds: float = 0

@@ -1,0 +1,236 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The use case of a restore: one image becomes one guest again (DESIGN.md, Restore)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import typing as t
+
+from .._errors import Refused, VmfleetError
+from .._failure import facts_of, words_of
+from .._image_record import describe
+from .._qemu._argv import incoming_argv
+from .._qemu._deadline import Deadline
+from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
+from .._qemu._fresh_ram import stale_backends
+from .._qemu._guest import Guest, observe
+from .._qemu._launch import LaunchedQemu, launch, wait_for_monitor
+from .._qemu._migration import MigrationReport
+from .._qemu._monitor import Monitor, NoListener
+from .._saveimage._publish import lock_image
+from .._saveimage._verify import verify_structure
+from ._load import RestoreSession, load, remove_image, run_guest
+from ._outcome import RestoreOutcome
+from ._plan import (
+    MAPPED_RAM,
+    WAITING,
+    RestorePlan,
+    check_image,
+    decide_for_live_guest,
+    live_plan,
+    plan_load,
+    plan_without_qemu,
+)
+from ._request import RestoreRequest
+
+
+class RestoreFailed(VmfleetError):
+    """A restore that had begun failed; the message says what became of image and QEMU."""
+
+
+async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcome:
+    """Bring the guest of ``request.path`` back, or find that it was brought back before.
+
+    Raises `Refused` before anything was loaded and `RestoreFailed` afterwards; `ImageInvalid` and
+    `ImageLocked` come from reading the image.
+    """
+    fd = lock_image(request.path, write=not check_mode)
+    try:
+        return await _Restore(request, fd, check_mode=check_mode).execute()
+    finally:
+        os.close(fd)
+
+
+class _Restore:
+    def __init__(self, request: RestoreRequest, fd: int, *, check_mode: bool) -> None:
+        self._started = time.monotonic()
+        self._request = request
+        self._check_mode = check_mode
+        self._image = describe(fd, request.path)
+        self._session = RestoreSession(self._image, fd, Deadline(request.timeout_seconds))
+        self._launched: LaunchedQemu | None = None
+
+    async def execute(self) -> RestoreOutcome:
+        if self._image.state == "partial":
+            check_image(self._image, self._request)
+        self._structure = verify_structure(self._session.fd, self._image.path)
+        try:
+            async with contextlib.AsyncExitStack() as cleanup:
+                monitor = await self._get_qemu()
+                if monitor is None:
+                    return self._planned(
+                        plan_without_qemu(
+                            self._image,
+                            self._request,
+                            start_qemu=self._request.argv is not None,
+                        ),
+                        None,
+                    )
+                cleanup.push_async_callback(monitor.close)
+                return await self._use(monitor)
+        except BaseException as exc:
+            await self._fail(exc)
+        finally:
+            if self._launched is not None:
+                self._launched.close()
+
+    async def _get_qemu(self) -> Monitor | None:
+        """The QEMU on the socket, else one started from argv; None in check mode without one."""
+        request = self._request
+        try:
+            return await Monitor.connect(request.qmp_socket)
+        except NoListener as exc:
+            if self._check_mode:
+                return None
+            check_image(self._image, request)
+            if request.argv is None:
+                raise Refused(
+                    f"{exc.message} Start a QEMU there with -incoming defer -S, or give argv and "
+                    "this module starts it."
+                ) from exc
+        self._session.step = "starting QEMU"
+        argv, changes = incoming_argv(request.argv, request.qmp_socket)
+        self._launched = launch(argv)
+        self._session.actions += [f"started QEMU (pid {self._launched.pid})", *changes]
+        return await wait_for_monitor(self._launched, request.qmp_socket, self._session.deadline)
+
+    async def _use(self, monitor: Monitor) -> RestoreOutcome:
+        self._session.step = "looking at the QEMU"
+        guest = await observe(monitor, incoming=True)
+        if guest.run_state != WAITING:
+            return await self._use_live(monitor, guest)
+        if self._request.argv is not None and self._launched is None:
+            raise Refused(
+                f"A QEMU already waits on {self._request.qmp_socket}; argv would start a second "
+                "one on the same socket. Leave argv out to use the one that waits, or end it."
+            )
+        plan = await self._plan(monitor, guest)
+        if self._check_mode or plan.negotiated is None:
+            return self._planned(plan, guest)
+        report = await load(self._session, monitor, guest, plan.negotiated)
+        state = "paused"
+        if plan.run_afterwards:
+            state = await run_guest(self._session, monitor, guest)
+            if self._request.remove_image:
+                remove_image(self._session)
+        return self._outcome(plan, guest, state, changed=True, report=report)
+
+    async def _plan(self, monitor: Monitor, guest: Guest) -> RestorePlan:
+        proved: bool | None = None
+        if self._request.bypass_cache and self._image.layout == MAPPED_RAM:
+            offset = self._image.data_offset_bytes // DIRECT_IO_BYTES * DIRECT_IO_BYTES
+            proved = direct_io_refusal(self._session.fd, offset, write=False) is None
+        return plan_load(
+            self._image,
+            guest,
+            self._request,
+            start_qemu=self._launched is not None,
+            cpu_count=len(os.sched_getaffinity(0)),
+            direct_io_proved=proved,
+            stale_backends=await stale_backends(monitor, guest.process),
+        )
+
+    async def _use_live(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
+        decision = decide_for_live_guest(self._image, guest, self._request)
+        plan = live_plan(self._image, guest, self._request, decision)
+        if decision == "unchanged":
+            return self._outcome(plan, guest, guest.run_state, changed=False)
+        if self._check_mode:
+            return self._planned(plan, guest)
+        state = await run_guest(self._session, monitor, guest)
+        return self._outcome(plan, guest, state, changed=True)
+
+    # When it fails.
+
+    async def _fail(self, cause: BaseException) -> t.NoReturn:
+        """End the QEMU that this run started, if its vCPUs never ran, and say what is left."""
+        step, said = self._session.step, ""
+        if self._launched is not None:
+            said = self._launched.stderr_tail()
+            if not self._session.may_have_run:
+                await self._launched.end()
+                self._session.actions.append("ended the QEMU that was started")
+        if isinstance(cause, Refused) or not isinstance(
+            cause, (VmfleetError, OSError, asyncio.CancelledError)
+        ):
+            raise cause
+        raise RestoreFailed(
+            f"Restoring {self._image.path} failed while {step}: {words_of(cause)}"
+            + (f" QEMU said: {said}." if said else "")
+            + f" {self._advice()}",
+            **facts_of(cause),
+            step=step,
+            guest={
+                "name": self._image.name,
+                "uuid": self._image.uuid,
+                "state": "unknown" if self._session.may_have_run else "absent",
+            },
+            image={"path": self._image.path, "state": self._session.image_state},
+            actions=list(self._session.actions),
+        ) from cause
+
+    def _advice(self) -> str:
+        state = self._session.image_state
+        if self._session.may_have_run:
+            return (
+                f"The image is {state}; whether the guest's vCPUs ran is not known. Look with "
+                f"query-status on {self._request.qmp_socket}."
+            )
+        kept = f"The image is unharmed and {state}."
+        if self._launched is not None:
+            return f"{kept} The QEMU that this run started was ended; no guest runs."
+        return (
+            f"{kept} The QEMU on {self._request.qmp_socket} cannot be used for another try: end "
+            "it and start a new one."
+        )
+
+    # The result.
+
+    def _planned(self, plan: RestorePlan, guest: Guest | None) -> RestoreOutcome:
+        if plan.run_afterwards:
+            self._session.image_state = "removed" if self._request.remove_image else "spent"
+        state = "running" if plan.run_afterwards else "paused"
+        return self._outcome(plan, guest, state, changed=True)
+
+    def _outcome(
+        self,
+        plan: RestorePlan,
+        guest: Guest | None,
+        state: str,
+        *,
+        changed: bool,
+        report: MigrationReport | None = None,
+    ) -> RestoreOutcome:
+        verb = "Would restore" if self._check_mode else "Restored"
+        return RestoreOutcome(
+            changed=changed,
+            message=f"{verb} {self._image.name} from {self._image.path}."
+            if changed
+            else f"{self._image.name} was restored from {self._image.path} before.",
+            plan=plan,
+            saved=self._image,
+            structure=self._structure,
+            state_before="absent" if guest is None or self._launched else guest.run_state,
+            state_after=state,
+            image_state_after=self._session.image_state,
+            pid=guest.process.pid if guest is not None and guest.process is not None else None,
+            migration=report,
+            duration_seconds=round(time.monotonic() - self._started, 3),
+            actions=tuple(self._session.actions),
+        )

@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Letting the guest go once its image is ready (DESIGN.md, Save 8)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from .._errors import MonitorError, VmfleetError
+from .._failure import facts_of, words_of
+from .._image_record import QUIT_BY_SAVE, SPENT_BY
+from .._qemu._migration import wait_for_run_state
+from .._qemu._monitor import MonitorLost
+from .._qemu._process import wait_for_exit
+from .._saveimage._life import annotate, mark_spent
+from ._session import STOP_SECONDS, SaveSession
+from ._undo import SaveFailed
+
+_QUIT_SECONDS = 60.0
+
+
+async def leave(session: SaveSession) -> tuple[str, str]:
+    """Do what guest_state asks for; returns the guest's state and the image's.
+
+    Raises `SaveFailed`: the image is whole then, and the message says what holds the guest.
+    """
+    image_state = "ready"
+    try:
+        await session.reset_qemu()
+        if session.plan.guest_state == "stopped":
+            await _quit(session)
+            return "stopped", image_state
+        if session.plan.guest_state == "running":
+            await _spend(session)
+            image_state = "spent"
+            await _continue(session)
+            return "running", image_state
+        return "postmigrate", image_state
+    except (VmfleetError, OSError, asyncio.CancelledError) as exc:
+        raise SaveFailed(
+            f"The image {session.plan.path} is complete and verified, but {session.step} "
+            f"failed: {words_of(exc)} {_advice(image_state)}",
+            **facts_of(exc),
+            step=session.step,
+            guest={"name": session.plan.name, "uuid": session.plan.uuid, "state": "postmigrate"},
+            image={"path": session.plan.path, "state": image_state},
+            actions=list(session.actions),
+            changed=True,
+        ) from exc
+
+
+def _advice(image_state: str) -> str:
+    if image_state == "spent":
+        return "The image is spent; look at the guest with query-status, and continue it with cont."
+    return (
+        "The guest was last seen in postmigrate. Do not continue it while the image is ready: end "
+        "that QEMU and restore the image, or remove the image first and then continue the guest."
+    )
+
+
+async def _quit(session: SaveSession) -> None:
+    session.step = "ending QEMU"
+    # QEMU may hang up before it answers; whether it ended is looked at below.
+    with contextlib.suppress(MonitorLost):
+        await session.monitor.execute("quit")
+    process = session.guest.process
+    if process is not None and not await wait_for_exit(process, _QUIT_SECONDS):
+        raise MonitorError(
+            f"QEMU (pid {process.pid}) was still there {_QUIT_SECONDS:g} s after quit."
+        )
+    annotate(session.image.fd, session.plan.path, {QUIT_BY_SAVE: True})
+    session.actions.append("quit QEMU")
+
+
+async def _spend(session: SaveSession) -> None:
+    session.step = "marking the image spent before the guest continues"
+    mark_spent(session.image.fd, session.plan.path, {SPENT_BY: "save with guest_state running"})
+    session.actions.append("marked the image spent")
+
+
+async def _continue(session: SaveSession) -> None:
+    session.step = "continuing the guest"
+    await session.monitor.execute("cont", timeout_seconds=STOP_SECONDS)
+    await wait_for_run_state(session.monitor, ("running",))
+    session.actions.append("continued the guest")

@@ -1,0 +1,31 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The options of a save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SaveRequest:
+    """The options of qemu_save, None where left out. Units: bytes per second, seconds."""
+
+    path: str
+    qmp_socket: str
+    name: str | None = None
+    uuid: str | None = None
+    image_version: int | None = None
+    image_format: str | None = None
+    parallel_channels: int | None = None
+    bypass_cache: bool | None = None
+    max_bandwidth: int | None = None
+    guest_state: str = "stopped"
+    verify: str = "structure"
+    domain_xml_file: str | None = None
+    allow: frozenset[str] = frozenset()
+    overwrite: bool = False
+    timeout_seconds: float = 0
+    qemu_conf: str = "/etc/libvirt/qemu.conf"

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The steps of a save, in the order that is the contract (DESIGN.md, Save 3 to 7).
+
+Nothing is told to QEMU before the image's beginning is durable, QEMU keeps the RAM until the
+image is verified, and the complete magic comes last.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._errors import ImageInvalid
+from .._qemu._fdset import hand_over, uri
+from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
+from .._qemu._ram_blocks import compare
+from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
+from .._saveimage._life import LifeState, life_block
+from .._saveimage._prefix import build_prefix
+from .._saveimage._verify import Structure, verify_structure
+from ._content import RamRange, first_difference
+from ._plan import MAPPED_RAM
+from ._session import STOP_SECONDS, SaveSession
+
+CONTENT = "content"
+STRUCTURE = "structure"
+
+
+def prefix_of(session: SaveSession, state: LifeState) -> bytes:
+    """Everything before the stream, with the partial magic: publishing sets the complete one."""
+    kind = session.plan.kind
+    header = SaveHeader(
+        complete=False,
+        version=kind.version,
+        data_length_bytes=0,
+        was_running=session.plan.was_running,
+        image_format=ImageFormat.from_label(kind.image_format),
+        features=FEATURE_MAPPED_RAM if kind.version == 3 else 0,
+    )
+    return build_prefix(
+        session.layout, header, session.domain_xml, None, session.record, life_block(state, {})
+    )
+
+
+def begin_image(session: SaveSession) -> None:
+    """From here on another run can tell from the file what to undo."""
+    session.step = "writing the beginning of the image"
+    session.image.write_prefix(prefix_of(session, LifeState.PARTIAL))
+    session.actions.append(f"created {session.image.path}")
+
+
+async def prepare_qemu(session: SaveSession) -> None:
+    """Capabilities, parameters and the fdset, while the vCPUs still run."""
+    session.step = "setting QEMU's migration capabilities"
+    session.negotiated = True
+    await session.apply(session.plan.negotiated.apply)
+    session.actions.append("set migration capabilities and parameters")
+    session.step = "handing the image to QEMU"
+    session.fdset_id = await hand_over(
+        session.monitor,
+        session.image.fd,
+        write=True,
+        direct=session.plan.negotiated.bypass_cache,
+    )
+    session.deadline.check(session.step)
+
+
+async def write_guest(session: SaveSession) -> MigrationReport:
+    """Stop the vCPUs and let QEMU write; returns when it is in postmigrate."""
+    session.step = "stopping the vCPUs"
+    session.stopped_at = time.monotonic()
+    if session.plan.was_running:
+        await session.monitor.execute("stop", timeout_seconds=STOP_SECONDS)
+        session.actions.append("stopped the vCPUs")
+    session.step = "writing the guest's state"
+    address = uri(t.cast(int, session.fdset_id), session.layout.data_offset_bytes)
+    migration = Migration(session.monitor, session.guest.process)
+    report = await migration.run("migrate", {"uri": address}, session.deadline)
+    await wait_for_run_state(session.monitor, ("postmigrate",))
+    session.actions.append("wrote the guest's state into the image")
+    return report
+
+
+async def verify_image(session: SaveSession) -> tuple[Structure, str]:
+    """Flush and walk the image while QEMU still holds the RAM; returns what was verified."""
+    image = session.image
+    session.step = "flushing the image to its store"
+    await session.in_thread(image.sync)
+    session.step = "verifying the image"
+    structure = await session.in_thread(lambda: verify_structure(image.fd, image.path))
+    blocks = [(block.name, block.used_length_bytes) for block in structure.head.ram_blocks]
+    in_image = {name for name, _ in blocks}
+    live = [block for block in session.guest.ram_blocks if block.name in in_image]
+    differences = compare(blocks, live, MAPPED_RAM)
+    if differences:
+        raise ImageInvalid(image.path, session.layout.data_offset_bytes, "; ".join(differences))
+    verified = STRUCTURE
+    if session.plan.verify == CONTENT:
+        session.step = "comparing the image with the guest's RAM"
+        verified = await _compare_content(session, structure)
+    session.actions.append(f"verified the image ({verified})")
+    return structure, verified
+
+
+async def _compare_content(session: SaveSession, structure: Structure) -> str:
+    process = session.guest.process
+    if process is None or session.plan.kind.layout != MAPPED_RAM:
+        return STRUCTURE
+    pid, fd = process.pid, session.image.fd
+    addresses = {block.name: block.host_address for block in session.guest.ram_blocks}
+    ranges = [
+        RamRange(b.name, b.pages_offset_bytes, addresses[b.name], b.used_length_bytes)
+        for b in structure.head.ram_blocks
+        if b.pages_offset_bytes is not None
+    ]
+    try:
+        difference = await session.in_thread(lambda: first_difference(fd, pid, ranges))
+    except OSError:
+        return STRUCTURE
+    if difference is not None:
+        raise ImageInvalid(
+            session.image.path,
+            difference.file_offset_bytes,
+            f"the byte at offset {difference.block_offset_bytes} of RAM block "
+            f"{difference.ram_block} differs from the guest's RAM",
+        )
+    return CONTENT
+
+
+def publish_image(session: SaveSession) -> None:
+    """The last step that can be undone: from the complete magic on, the image could be restored."""
+    session.step = "publishing the image"
+    session.publishing = True
+    session.image.publish(prefix_of(session, LifeState.READY))
+    session.actions.append(f"published {session.image.target}")

@@ -1,0 +1,110 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Undoing a save that failed: the guest as it was, nothing half-written left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import typing as t
+
+from .._errors import MonitorError, VmfleetError
+from .._failure import facts_of, words_of
+from .._image_record import SPENT_BY
+from .._qemu._migration import Migration, wait_for_run_state
+from .._qemu._process import is_alive
+from .._saveimage._life import mark_spent
+from ._session import STOP_SECONDS, SaveSession
+
+_SETTLE_SECONDS = 10.0
+CRASHED = "crashed"
+UNKNOWN = "unknown"
+
+
+class SaveFailed(VmfleetError):
+    """A save that had begun failed; the message says what became of guest and image."""
+
+
+async def undo(session: SaveSession, cause: BaseException) -> t.NoReturn:
+    """Put everything back and raise `SaveFailed`; a defect of our own is raised as it is."""
+    step = session.step
+    withdrawn = _withdraw_image(session)
+    state = await _release_guest(session, may_continue=withdrawn)
+    if not isinstance(cause, (VmfleetError, OSError, asyncio.CancelledError)):
+        raise cause
+    plan = session.plan
+    raise SaveFailed(
+        f"Saving {plan.name} failed while {step}: {words_of(cause)} "
+        f"{advice(state, plan.run_state_before, plan.path, session.monitor.path, withdrawn)}",
+        **facts_of(cause),
+        step=step,
+        guest={"name": plan.name, "uuid": plan.uuid, "state": state},
+        actions=list(session.actions),
+    ) from cause
+
+
+def _withdraw_image(session: SaveSession) -> bool:
+    """Make sure that no image of this guest can be restored; False when that failed."""
+    try:
+        if session.publishing:
+            mark_spent(session.image.fd, session.image.path, {SPENT_BY: "failed publish"})
+        session.image.discard()
+    except (VmfleetError, OSError):
+        # Before publishing began the file has the partial magic: it cannot be restored anyway.
+        return not session.publishing
+    session.actions.append("removed the unfinished image")
+    return True
+
+
+async def _release_guest(session: SaveSession, *, may_continue: bool) -> str:
+    """Cancel, reset and continue; returns the state the guest is in now."""
+    process = session.guest.process
+    touched = session.stopped_at is not None
+    try:
+        if process is not None and not is_alive(process):
+            return CRASHED
+        await _ensure_link(session)
+        if touched:
+            await Migration(session.monitor, process).cancel()
+        await session.reset_qemu()
+        if touched and session.plan.was_running and may_continue:
+            await session.monitor.execute("cont", timeout_seconds=STOP_SECONDS)
+            await wait_for_run_state(session.monitor, ("running",), _SETTLE_SECONDS)
+            session.actions.append("continued the guest")
+        return str((await session.monitor.execute("query-status"))["status"])
+    except VmfleetError:
+        return UNKNOWN if process is None or is_alive(process) else CRASHED
+
+
+async def _ensure_link(session: SaveSession) -> None:
+    try:
+        await session.monitor.execute("query-status")
+    except MonitorError:
+        await session.monitor.reconnect()
+
+
+def advice(state: str, before: str, image_path: str, qmp_socket: str, withdrawn: bool) -> str:
+    """What state the guest is in now and what the operator does next."""
+    if state == CRASHED:
+        return (
+            "QEMU itself has ended and the guest's RAM is lost: the guest must be started anew. "
+            "No image was left behind."
+        )
+    if not withdrawn:
+        return (
+            f"The image {image_path} could not be withdrawn, so the guest was left in {state}. "
+            "Remove the image first, then continue the guest with cont."
+        )
+    if state == before:
+        return f"The guest is {state} as before, and nothing was left behind."
+    if state == UNKNOWN:
+        return (
+            f"The monitor {qmp_socket} does not answer, so the guest's state is unknown. Look "
+            "with query-status; from paused or postmigrate, cont continues it. No image was left "
+            "behind."
+        )
+    return (
+        f"The guest is now in run state {state} (before: {before}); cont continues it. No image "
+        "was left behind."
+    )

@@ -1,0 +1,89 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The libvirt domain description inside an image: made for guests that have none, read, redacted.
+
+Source: libvirt docs/formatdomain, src/conf/schemas/domaincommon.rng.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+REDACTED = "REDACTED"
+UNREADABLE = "<!-- not shown: the domain description is not well-formed XML -->"
+
+_SECRET_ATTRIBUTES = ("passwd", "password")
+_DECLARATION = re.compile(r"<!(DOCTYPE|ENTITY)")
+# Elements whose text, or a named attribute, may carry credentials.
+_SECRET_TEXT = ("sysinfo", "launchSecurity")
+_SECRET_VALUES = (f"{{{QEMU_NAMESPACE}}}arg", f"{{{QEMU_NAMESPACE}}}env")
+
+
+def minimal_domain_xml(
+    *,
+    name: str,
+    uuid: str | None,
+    memory_bytes: int,
+    vcpus: int,
+    arch: str,
+    machine: str,
+    accelerator: str,
+) -> str:
+    """A domain that libvirt's schema accepts, for a guest that libvirt does not know.
+
+    ``accelerator`` is ``kvm`` or ``qemu`` (TCG). Devices are not described: the image is restored
+    over QMP, and a reader sees whose it is.
+    """
+    domain = ElementTree.Element("domain", type=accelerator)
+    ElementTree.SubElement(domain, "name").text = name
+    if uuid is not None:
+        ElementTree.SubElement(domain, "uuid").text = uuid
+    ElementTree.SubElement(domain, "memory", unit="KiB").text = str(memory_bytes // 1024)
+    ElementTree.SubElement(domain, "vcpu").text = str(vcpus)
+    system = ElementTree.SubElement(domain, "os")
+    ElementTree.SubElement(system, "type", arch=arch, machine=machine).text = "hvm"
+    return ElementTree.tostring(domain, encoding="unicode") + "\n"
+
+
+def _parse(xml: str) -> ElementTree.Element | None:
+    # Declarations could make the parser expand entities without end; libvirt writes none.
+    if _DECLARATION.search(xml):
+        return None
+    try:
+        return ElementTree.fromstring(xml)
+    except (ElementTree.ParseError, ValueError, RecursionError):
+        return None
+
+
+def identity(xml: str) -> tuple[str, str | None] | None:
+    """Name and UUID (lower case, None where missing); None for what is no domain with a name."""
+    domain = _parse(xml)
+    if domain is None or domain.tag != "domain":
+        return None
+    name = (domain.findtext("name") or "").strip()
+    uuid = (domain.findtext("uuid") or "").strip().lower()
+    return (name, uuid or None) if name else None
+
+
+def redact(xml: str) -> str:
+    """The description without what could be a secret: passwords, SMBIOS strings, launch secrets,
+    QEMU arguments and environment. Text that cannot be parsed is not shown at all."""
+    domain = _parse(xml)
+    if domain is None:
+        return UNREADABLE
+    ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
+    for element in domain.iter():
+        for attribute in _SECRET_ATTRIBUTES:
+            if attribute in element.attrib:
+                element.set(attribute, REDACTED)
+        if element.tag in _SECRET_VALUES and "value" in element.attrib:
+            element.set("value", REDACTED)
+        if element.tag in _SECRET_TEXT:
+            for inner in element.iter():
+                if (inner.text or "").strip():
+                    inner.text = REDACTED
+    return ElementTree.tostring(domain, encoding="unicode")

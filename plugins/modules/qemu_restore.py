@@ -1,0 +1,304 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_restore
+short_description: Bring a QEMU guest back from a save image
+version_added: 1.0.0
+description:
+  - Loads a save image into a QEMU that waits with C(-incoming defer), or into one that this module
+    starts, and lets the guest run as it ran when it was saved.
+  - Before anything is loaded, the image is walked and compared with the waiting QEMU, machine type,
+    UUID and every RAM block, because QEMU itself would accept some differences and corrupt the
+    guest.
+  - The image is marked spent before the first instruction runs. A spent image is refused by this
+    collection and by C(virsh), since its guest's disks have moved on.
+extends_documentation_fragment:
+  - vmfleet.suspend._attributes
+  - vmfleet.suspend._transfer
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - A second run finds the guest that was restored from this image and changes nothing. With
+        O(remove_image) the image that proves it is gone, and a second run fails.
+options:
+  path:
+    description: The image, an absolute path on the host.
+    type: path
+    required: true
+  qmp_socket:
+    description: Where a QEMU waits, or where the one started from O(argv) will listen.
+    type: path
+    required: true
+  argv:
+    description:
+      - The QEMU to start, program and arguments as a list, never run through a shell.
+      - C(-incoming defer -S) is added, C(-daemonize) and an C(-incoming) or C(-S) of its own are
+        dropped, and C(-qmp) is added where no monitor listens on O(qmp_socket).
+      - Devices, RAM and machine type must be those of the saved guest.
+    type: list
+    elements: str
+  run_state:
+    description:
+      - Whether the guest runs afterwards. V(as_saved) lets it run if it ran when it was saved.
+      - With V(paused) the image stays ready. A later run with V(running) marks it spent and
+        continues the guest.
+    type: str
+    choices: [as_saved, running, paused]
+    default: as_saved
+  allow:
+    description:
+      - Refusals to override, by name.
+      - V(spent) restores an image whose guest has run since. It corrupts the guest's disks unless
+        they were rolled back to the moment of the save as well.
+    type: list
+    elements: str
+    choices: [spent]
+    default: []
+  remove_image:
+    description: Remove the image once the guest runs.
+    type: bool
+    default: false
+seealso:
+  - module: vmfleet.suspend.qemu_save
+  - module: vmfleet.suspend.qemu_saveimage_info
+author:
+  - The vmfleet.suspend authors (@vmfleet)
+"""
+
+EXAMPLES = r"""
+- name: Restore into a QEMU that waits on its monitor
+  vmfleet.suspend.qemu_restore:
+    path: /var/lib/vmfleet/images/web01.save
+    qmp_socket: /run/qemu/web01.qmp
+
+- name: Start QEMU and restore into it, reading over four channels past the page cache
+  vmfleet.suspend.qemu_restore:
+    path: /var/lib/vmfleet/images/db01.save
+    qmp_socket: /run/qemu/db01.qmp
+    argv:
+      - qemu-system-x86_64
+      - -machine
+      - pc-q35-10.0,accel=kvm
+      - -m
+      - "4096"
+      - -drive
+      - file=/srv/disks/db01.qcow2,if=virtio
+      - -display
+      - none
+    parallel_channels: 4
+    bypass_cache: true
+
+- name: See whether the image could be restored, without starting anything
+  vmfleet.suspend.qemu_restore:
+    path: /var/lib/vmfleet/images/web01.save
+    qmp_socket: /run/qemu/web01.qmp
+  check_mode: true
+"""
+
+RETURN = r"""
+reason:
+  description: Why something was done or not done.
+  returned: success
+  type: str
+  sample: the image is ready and a QEMU waits for it
+actions:
+  description: What was done, in order. Also returned by a failed run.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - started QEMU (pid 4712)
+    - loaded the guest's state
+    - marked the image spent
+    - continued the guest
+guest:
+  description: The guest, with its state now.
+  returned: always
+  type: dict
+  contains:
+    name:
+      description: Name in the image.
+      type: str
+      returned: always
+      sample: web01
+    uuid:
+      description: UUID in the image, null where it has none.
+      type: str
+      returned: always
+      sample: 6f3c1c7e-2a40-4d3f-9d0a-3e5b0c1f8a77
+    pid:
+      description: Process id of its QEMU, null when there is none or it cannot be seen.
+      type: int
+      returned: success
+      sample: 4712
+    state:
+      description:
+        - Run state now, V(absent) when no guest was brought back, V(unknown) when that cannot be
+          told.
+      type: str
+      returned: always
+      sample: running
+image:
+  description: The image.
+  returned: always
+  type: dict
+  contains:
+    path:
+      description: Where it is.
+      type: str
+      returned: always
+      sample: /var/lib/vmfleet/images/web01.save
+    state:
+      description: V(ready), V(spent) or V(removed).
+      type: str
+      returned: always
+      sample: spent
+    version:
+      description: Header version.
+      type: int
+      returned: success
+      sample: 3
+    image_format:
+      description: Format as the header names it.
+      type: str
+      returned: success
+      sample: raw
+    layout:
+      description: V(mapped-ram) or V(sequential), as found in the stream.
+      type: str
+      returned: success
+      sample: mapped-ram
+    apparent_bytes:
+      description: File size; holes count.
+      type: int
+      returned: success
+      sample: 1082349834
+    allocated_bytes:
+      description: Bytes that the file occupies on its store.
+      type: int
+      returned: success
+      sample: 545382400
+    ram_bytes:
+      description: Bytes of all RAM blocks.
+      type: int
+      returned: success
+      sample: 1074204672
+    present_pages:
+      description: Pages in the image; null for a sequential layout.
+      type: int
+      returned: success
+      sample: 132880
+    zero_pages:
+      description: Pages that are zero; null for a sequential layout.
+      type: int
+      returned: success
+      sample: 129378
+migration:
+  description: How long the load took.
+  returned: when something was loaded
+  type: dict
+  contains:
+    total_seconds:
+      description: Seconds from the command to QEMU's end of the load.
+      type: float
+      returned: always
+      sample: 0.42
+negotiated:
+  description: What was asked of QEMU and set.
+  returned: when a QEMU waited
+  type: dict
+  sample:
+    bypass_cache: true
+    capabilities_on: [events, mapped-ram, multifd]
+    parallel_channels: 4
+plan:
+  description:
+    - What was decided, and why. In check mode, the result; V(unknown) is what only a QEMU could
+      tell while none waits on O(qmp_socket).
+  returned: success
+  type: dict
+  sample:
+    action: restore
+    layout: mapped-ram
+    parallel_channels: 4
+    run_afterwards: true
+    start_qemu: true
+duration_seconds:
+  description: Seconds of the whole run.
+  returned: success
+  type: float
+  sample: 0.61
+"""
+
+import asyncio
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
+    TRANSFER_ARGUMENTS,
+    fail,
+    interruptible,
+    require_absolute,
+    require_qmp,
+    require_timeout,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
+    RestoreRequest,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import restore
+
+
+def argument_spec() -> dict[str, t.Any]:
+    """The options as documented above."""
+    return dict(
+        TRANSFER_ARGUMENTS,
+        path=dict(type="path", required=True),
+        qmp_socket=dict(type="path", required=True),
+        argv=dict(type="list", elements="str"),
+        run_state=dict(type="str", choices=["as_saved", "running", "paused"], default="as_saved"),
+        allow=dict(type="list", elements="str", choices=["spent"], default=[]),
+        remove_image=dict(type="bool", default=False),
+    )
+
+
+def request_from(params: t.Mapping[str, t.Any]) -> RestoreRequest:
+    """Options to request; raises `Refused` for what an argument spec cannot express."""
+    require_timeout(params["timeout"])
+    require_absolute(path=params["path"], qmp_socket=params["qmp_socket"])
+    return RestoreRequest(
+        path=params["path"],
+        qmp_socket=params["qmp_socket"],
+        argv=tuple(params["argv"]) if params["argv"] is not None else None,
+        parallel_channels=params["parallel_channels"],
+        bypass_cache=params["bypass_cache"],
+        run_state=params["run_state"],
+        allow=frozenset(params["allow"]),
+        remove_image=params["remove_image"],
+        timeout_seconds=params["timeout"],
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    require_qmp(module)
+    try:
+        outcome = asyncio.run(
+            interruptible(restore(request_from(module.params), check_mode=module.check_mode))
+        )
+    except VmfleetError as exc:
+        fail(module, exc)
+    for warning in outcome.plan.warnings:
+        module.warn(warning)
+    module.exit_json(**outcome.as_result())
+
+
+if __name__ == "__main__":
+    main()

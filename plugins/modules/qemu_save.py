@@ -1,0 +1,385 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: qemu_save
+short_description: Save a running QEMU guest to one image file
+version_added: 1.0.0
+description:
+  - Writes the RAM and the devices of a QEMU guest to a save image, verifies the image while QEMU
+    still holds the guest, publishes it under its name in one step and only then ends QEMU.
+  - RAM is written at fixed offsets (QEMU's C(mapped-ram)) over parallel channels, on request past
+    the page cache, so that an image is never larger than the guest's RAM and zero pages are holes.
+  - Whatever goes wrong before the image is published, the guest goes on as before and nothing is
+    left behind.
+extends_documentation_fragment:
+  - vmfleet.suspend._attributes
+  - vmfleet.suspend._transfer
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - With O(guest_state=stopped), a second run finds that nothing listens on O(qmp_socket) and
+        that the image was saved from it, and changes nothing.
+      - O(guest_state=paused) and O(guest_state=running) take a new image each time.
+options:
+  path:
+    description:
+      - The image to write, an absolute path on the host. The directory must exist.
+      - Without O(overwrite) an older image of the same guest is replaced only when it is spent, or
+        when the guest has run since it was taken.
+    type: path
+    required: true
+  qmp_socket:
+    description: The guest's monitor, a QMP UNIX socket.
+    type: path
+    required: true
+  name:
+    description:
+      - Name of a guest that has none. Must agree with QEMU's name where it has one.
+      - Left out, a nameless guest gets the image's file name without its extension.
+    type: str
+  uuid:
+    description:
+      - UUID of a guest that has none. Must agree with QEMU's where it has one.
+      - An all-zero UUID never identifies a guest.
+    type: str
+  image_version:
+    description:
+      - Version of the save image. V(3) is mapped-ram with a feature word. V(2) is libvirt's
+        present header; see O(image_format).
+      - Left out, C(save_image_version) of O(qemu_conf) decides, else V(3).
+      - O(image_format) alone implies V(2).
+    type: int
+    choices: [2, 3]
+  image_format:
+    description:
+      - Format of a version 2 image. V(sparse) is mapped-ram and is read by libvirt 11.2 and later;
+        V(raw) is QEMU's plain sequential stream, read by every libvirt.
+      - Left out with version 2, C(save_image_format) of O(qemu_conf) decides, else V(raw).
+      - Refused with O(image_version=3).
+    type: str
+    choices: [raw, sparse]
+  max_bandwidth:
+    description:
+      - Upper bound of the transfer in bytes per second, for example V(200M). Left out, none.
+    type: bytes
+  guest_state:
+    description:
+      - What becomes of the guest after its image is ready.
+      - V(stopped) quits QEMU.
+      - V(paused) leaves it in QEMU's C(postmigrate) with the image ready.
+      - V(running) marks the image spent and continues the guest. The image is a copy for
+        inspection and cannot be restored.
+    type: str
+    choices: [stopped, paused, running]
+    default: stopped
+  verify:
+    description:
+      - What is checked before the guest is let go. V(structure) walks the whole image, sections,
+        RAM blocks, page bitmaps, file holes and end marker, and never is called verified content.
+      - V(content) also compares every page with the RAM that QEMU still holds. Where that cannot
+        be done (sequential layout, no permission to read the process) the result says V(structure).
+    type: str
+    choices: [structure, content]
+    default: structure
+  domain_xml_file:
+    description:
+      - A libvirt domain description to embed. Its name and UUID must agree with the guest's.
+      - Left out, a minimal one is generated.
+    type: path
+  allow:
+    description:
+      - Refusals to override, by name.
+      - V(lose_bitmaps) saves although dirty bitmaps that are not persistent will be lost when QEMU
+        ends; the next backup of those disks has to be a full one.
+    type: list
+    elements: str
+    choices: [lose_bitmaps]
+    default: []
+  overwrite:
+    description: Replace even another guest's image, or one that is not spent.
+    type: bool
+    default: false
+  qemu_conf:
+    description:
+      - The host's qemu.conf, for its save settings. A missing file means defaults; an unreadable
+        one is an error unless O(image_version) or O(image_format) is given.
+    type: path
+    default: /etc/libvirt/qemu.conf
+seealso:
+  - module: vmfleet.suspend.qemu_restore
+  - module: vmfleet.suspend.qemu_saveimage_info
+author:
+  - The vmfleet.suspend authors (@vmfleet)
+"""
+
+EXAMPLES = r"""
+- name: Save a guest and end it
+  vmfleet.suspend.qemu_save:
+    qmp_socket: /run/qemu/web01.qmp
+    path: /var/lib/vmfleet/images/web01.save
+
+- name: Save over four channels past the page cache, in a form that virsh restore reads
+  vmfleet.suspend.qemu_save:
+    qmp_socket: /run/qemu/db01.qmp
+    path: /var/lib/vmfleet/images/db01.save
+    image_format: sparse
+    parallel_channels: 4
+    bypass_cache: true
+    timeout: 600
+
+- name: Take a copy for inspection while the guest goes on, every page compared
+  vmfleet.suspend.qemu_save:
+    qmp_socket: /run/qemu/db01.qmp
+    path: /srv/inspect/db01.save
+    guest_state: running
+    verify: content
+    overwrite: true
+"""
+
+RETURN = r"""
+reason:
+  description: Why something was done or not done.
+  returned: success
+  type: str
+  sample: the default
+actions:
+  description: What was done, in order. Also returned by a failed run.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - created /var/lib/vmfleet/images/.web01.save.partial
+    - stopped the vCPUs
+    - published /var/lib/vmfleet/images/web01.save
+    - quit QEMU
+guest:
+  description: The guest, with its state now.
+  returned: always
+  type: dict
+  contains:
+    name:
+      description: Name that identifies it in the image.
+      type: str
+      returned: success
+      sample: web01
+    uuid:
+      description: UUID, null for a guest without one.
+      type: str
+      returned: success
+      sample: 6f3c1c7e-2a40-4d3f-9d0a-3e5b0c1f8a77
+    pid:
+      description: Process id of its QEMU, null when it is gone or cannot be seen.
+      type: int
+      returned: success
+      sample: 4711
+    state:
+      description:
+        - State now. V(stopped), V(absent) (nothing listened), V(crashed), V(unknown) or a run state
+          of QEMU.
+      type: str
+      returned: always
+      sample: stopped
+image:
+  description: The image as verified.
+  returned: success
+  type: dict
+  contains:
+    path:
+      description: Where it is.
+      type: str
+      returned: always
+      sample: /var/lib/vmfleet/images/web01.save
+    state:
+      description: V(ready) or V(spent).
+      type: str
+      returned: always
+      sample: ready
+    version:
+      description: Header version.
+      type: int
+      returned: always
+      sample: 3
+    image_format:
+      description: Format as the header names it.
+      type: str
+      returned: always
+      sample: raw
+    layout:
+      description: V(mapped-ram) or V(sequential).
+      type: str
+      returned: always
+      sample: mapped-ram
+    verified:
+      description: What was verified before the guest was let go, V(structure) or V(content).
+      type: str
+      returned: when saved
+      sample: structure
+    apparent_bytes:
+      description: File size; holes count.
+      type: int
+      returned: when saved
+      sample: 1082349834
+    allocated_bytes:
+      description: Bytes that the file occupies on its store.
+      type: int
+      returned: when saved
+      sample: 545382400
+    ram_bytes:
+      description: Bytes of all RAM blocks.
+      type: int
+      returned: when saved
+      sample: 1074204672
+    present_pages:
+      description: Pages in the image; null for a sequential layout.
+      type: int
+      returned: when saved
+      sample: 132880
+    zero_pages:
+      description: Pages skipped because they were zero; null for a sequential layout.
+      type: int
+      returned: when saved
+      sample: 129378
+migration:
+  description: What QEMU moved and how long the guest stood still.
+  returned: when saved
+  type: dict
+  contains:
+    transferred_bytes:
+      description: Bytes written.
+      type: int
+      returned: always
+      sample: 545308984
+    total_seconds:
+      description: Seconds from the command to QEMU's end of the migration.
+      type: float
+      returned: always
+      sample: 0.61
+    stopped_seconds:
+      description:
+        - Seconds from stopping the vCPUs until QEMU was let go, flush and verification included.
+      type: float
+      returned: always
+      sample: 0.94
+    throughput_bytes_per_second:
+      description: The first divided by the second.
+      type: int
+      returned: always
+      sample: 893949154
+negotiated:
+  description: What was asked of QEMU and set.
+  returned: when saved
+  type: dict
+  sample:
+    bypass_cache: true
+    capabilities_on: [events, mapped-ram, multifd]
+    parallel_channels: 2
+plan:
+  description: What was decided before the guest was touched, and why. In check mode, the result.
+  returned: when there was a guest to save
+  type: dict
+  sample:
+    action: save
+    bypass_cache: true
+    bypass_cache_proved: true
+    image_version: 3
+    layout: mapped-ram
+    parallel_channels: 2
+duration_seconds:
+  description: Seconds of the whole run.
+  returned: success
+  type: float
+  sample: 1.07
+"""
+
+import asyncio
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
+    TRANSFER_ARGUMENTS,
+    fail,
+    interruptible,
+    require_absolute,
+    require_qmp,
+    require_timeout,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
+
+
+def argument_spec() -> dict[str, t.Any]:
+    """The options as documented above."""
+    return dict(
+        TRANSFER_ARGUMENTS,
+        path=dict(type="path", required=True),
+        qmp_socket=dict(type="path", required=True),
+        name=dict(type="str"),
+        uuid=dict(type="str"),
+        image_version=dict(type="int", choices=[2, 3]),
+        image_format=dict(type="str", choices=["raw", "sparse"]),
+        max_bandwidth=dict(type="bytes"),
+        guest_state=dict(type="str", choices=["stopped", "paused", "running"], default="stopped"),
+        verify=dict(type="str", choices=["structure", "content"], default="structure"),
+        domain_xml_file=dict(type="path"),
+        allow=dict(type="list", elements="str", choices=["lose_bitmaps"], default=[]),
+        overwrite=dict(type="bool", default=False),
+        qemu_conf=dict(type="path", default="/etc/libvirt/qemu.conf"),
+    )
+
+
+def request_from(params: t.Mapping[str, t.Any]) -> SaveRequest:
+    """Options to request; raises `Refused` for what an argument spec cannot express."""
+    require_timeout(params["timeout"])
+    require_absolute(
+        **{key: params[key] for key in ("path", "qmp_socket", "domain_xml_file", "qemu_conf")}
+    )
+    plain = {
+        key: params[key]
+        for key in (
+            "path",
+            "qmp_socket",
+            "name",
+            "uuid",
+            "image_version",
+            "image_format",
+            "parallel_channels",
+            "bypass_cache",
+            "max_bandwidth",
+            "guest_state",
+            "verify",
+            "domain_xml_file",
+            "overwrite",
+            "qemu_conf",
+        )
+    }
+    return SaveRequest(
+        allow=frozenset(params["allow"]),
+        timeout_seconds=params["timeout"],
+        **plain,
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    require_qmp(module)
+    try:
+        outcome = asyncio.run(
+            interruptible(save(request_from(module.params), check_mode=module.check_mode))
+        )
+    except VmfleetError as exc:
+        fail(module, exc)
+    for warning in outcome.warnings:
+        module.warn(warning)
+    module.exit_json(**outcome.as_result())
+
+
+if __name__ == "__main__":
+    main()

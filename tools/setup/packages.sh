@@ -1,0 +1,188 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# System packages: installed only where one is missing, only by root, only while no guest runs.
+# What cannot be done here is printed as the commands that do it.
+
+# One row per package: name | least version | how to see that it is there already | why.
+# A package whose version in the distribution is below the least comes from its backports.
+readonly PACKAGES='
+qemu-system-x86|9.1|qemu_is_recent|runs the guests: saving with mapped-ram past the page cache needs QEMU 9.1
+qemu-utils|9.1|qemu_is_recent|qemu-img of the same version, for the disks of test guests
+python3-venv|3.11|python_is_there|makes the Python environment .venv: Python 3.11 or newer with venv
+'
+readonly BACKPORTS_FILE=/etc/apt/sources.list.d/vmfleet-suspend-backports
+
+# apt as a script needs it: ask nothing, restart no service, wait for another apt, remove nothing.
+readonly APT_ENVIRONMENT="DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1"
+readonly APT_INSTALL="apt-get install --yes --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300"
+
+install_missing_packages() {
+    local missing obstacle
+    missing=$(missing_packages)
+    [ -n "$missing" ] || return 0
+    say "This machine lacks:" "$(describe <<<"$missing")"
+    command -v apt-get >/dev/null || refuse \
+        "They cannot be installed from here: there is no apt-get. Install them with the system's own" \
+        "package manager (names may differ), then run this again."
+    obstacle=$(why_not_install)
+    if [ -n "$obstacle" ]; then
+        make_plan <<<"$missing"
+        refuse "$obstacle" "Nothing was changed. The commands that install what is missing, for root:" "" \
+            "    apt-get update" "$(show_plan)"
+    fi
+    say "" "Asking apt what it offers (apt-get update)."
+    apt-get -qq -o DPkg::Lock::Timeout=300 update
+    make_plan <<<"$missing"
+    say "Going to run:" "$(show_plan)"
+    run_plan
+    missing=$(missing_packages)
+    [ -z "$missing" ] || refuse "Installed, but still not usable:" "$(describe <<<"$missing")"
+}
+
+missing_packages() {
+    local package minimum is_there reason
+    while IFS='|' read -r package minimum is_there reason; do
+        [ -z "$package" ] || "$is_there" >/dev/null || printf '%s|%s|%s\n' "$package" "$minimum" "$reason"
+    done <<<"$PACKAGES"
+}
+
+describe() {
+    awk -F'|' '{printf "  %-16s >= %-5s %s\n", $1, $2, $3}'
+}
+
+qemu_is_recent() {
+    local version
+    version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p')
+    [ -n "$version" ] && printf '%s\n' 9.1 "$version" | sort -C -V
+}
+
+python_is_there() {
+    main_environment_is_ready || find_controller_python
+}
+
+# In words, why no system package may be installed now; nothing when it may.
+why_not_install() {
+    local guests
+    if [ "$(id -u)" != 0 ]; then
+        say "Only root can install them, and this is $(id -un)."
+        return
+    fi
+    guests=$(running_guests)
+    [ -z "$guests" ] ||
+        say "Guests run on this machine, and their QEMU is not exchanged under them:" "$guests"
+}
+
+running_guests() {
+    local process program
+    for process in /proc/[0-9]*; do
+        program=$(readlink "$process/exe") || continue
+        case ${program##*/} in
+            qemu-system-* | qemu-kvm* | kvm) say "  process ${process##*/}, ${program% (deleted)}" ;;
+        esac
+    done
+    if command -v virsh >/dev/null; then
+        timeout 20 virsh --quiet --readonly list --name 2>/dev/null | sed -n 's/./  libvirt domain &/p'
+    fi
+    return 0
+}
+
+# Reads missing packages; sets plan_commands (the installations, one command each) and, where an
+# apt source must be added for them, plan_source (its text) and plan_source_file.
+make_plan() {
+    local package minimum reason own=() backports=() suite entry
+    plan_commands=() plan_source="" plan_source_file=""
+    while IFS='|' read -r package minimum reason; do
+        if is_recent "$(candidate "$package")" "$minimum"; then own+=("$package"); else backports+=("$package"); fi
+    done
+    if [ ${#backports[@]} -gt 0 ]; then
+        suite=$(distribution_codename)-backports
+        plan_commands+=("$APT_INSTALL -t $suite ${backports[*]}")
+        if [ -z "$(apt_entries "Codename: $suite")" ]; then
+            entry=$(apt_entries "Codename: $(distribution_codename)" "Origin: Debian" "Component: main" | head -n 1)
+            [ -n "$entry" ] || refuse \
+                "$(distribution_name) offers ${backports[*]} only in an older version, and backports are" \
+                "known here only for Debian (no source of Debian's own main archive is in apt's lists," \
+                "which \`apt-get update\` writes). Install the versions above in another way, then run this again."
+            plan_source=$(same_source_other_suite "$entry" "$suite")
+            plan_source_file=$BACKPORTS_FILE.${entry##*.}
+            plan_source_file=${plan_source_file%:*}
+        fi
+    fi
+    [ ${#own[@]} -eq 0 ] || plan_commands+=("$APT_INSTALL ${own[*]}")
+}
+
+# The version apt would install when not told a suite; nothing when it knows none.
+candidate() { # PACKAGE
+    apt-cache policy "$1" | awk '$1 == "Candidate:" && $2 != "(none)" {print $2}'
+}
+
+is_recent() { # VERSION MINIMUM
+    [ -n "$1" ] && dpkg --compare-versions "${1#*:}" ge "$2"
+}
+
+distribution_codename() { (. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:-}"); }
+distribution_name() { (. /etc/os-release && printf '%s\n' "$PRETTY_NAME"); }
+
+# Where apt's own reading of its sources finds entries that fit: "FILE:NUMBER URI SUITE" lines.
+apt_entries() { # FIELD: VALUE...
+    apt-get indextargets "Created-By: Packages" "$@" --format '$(SOURCESENTRY) $(REPO_URI) $(RELEASE)'
+}
+
+# The source at an entry of apt_entries once more, for another suite and main only. Everything else
+# that the administrator wrote about it (key, proxy options, trust) stays as it is.
+same_source_other_suite() { # "FILE:NUMBER URI SUITE" NEW-SUITE
+    local place uri suite
+    read -r place uri suite <<<"$1"
+    case ${place%:*} in
+        *.sources) awk -v uri="$uri" -v suite="$suite" -v new="$2" -f tools/setup/deb822.awk "${place%:*}" ;;
+        *) sed -n "${place##*:}s|^[[:space:]]*deb[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?\([^[:space:]]\+\)[[:space:]].*|deb \1\2 $2 main|p" "${place%:*}" ;;
+    esac
+}
+
+show_plan() {
+    [ -z "$plan_source" ] || printf '%s\n' "    cat >$plan_source_file <<'END'" "$plan_source" END "    apt-get update"
+    printf "    $APT_ENVIRONMENT %s\n" "${plan_commands[@]}"
+}
+
+run_plan() {
+    local command
+    if [ -n "$plan_source" ]; then
+        printf '%s\n' "$plan_source" >"$plan_source_file"
+        apt-get -qq -o DPkg::Lock::Timeout=300 update || take_back_source \
+            "apt could not read the added source; its own words are above."
+    fi
+    for command in "${plan_commands[@]}"; do
+        check_simulation "$command"
+    done
+    for command in "${plan_commands[@]}"; do
+        env $APT_ENVIRONMENT $command -qq
+    done
+}
+
+# Let apt only say what COMMAND would do; go on when it installs what is needed and touches
+# nothing that has no part in it.
+check_simulation() { # COMMAND
+    local simulation package minimum is_there reason version
+    simulation=$($1 --simulate) || take_back_source "apt finds no way to do this; its own words are above."
+    if grep -q '^Remv ' <<<"$simulation"; then
+        take_back_source "apt would remove packages for this:" "$(sed -n 's/^Remv /  /p' <<<"$simulation")"
+    fi
+    while IFS='|' read -r package minimum is_there reason; do
+        version=$(awk -v package="$package" '$1 == "Inst" && $2 == package {sub(/.*\(/, ""); print $1}' <<<"$simulation")
+        [ -z "$package" ] || [ -z "$version" ] || is_recent "$version" "$minimum" || take_back_source \
+            "apt has no recent enough $package: $version, and $minimum is needed."
+    done <<<"$PACKAGES"
+    say "This installs:" "$(awk '
+        $1 == "Inst" && $3 ~ /^\[/ {printf "  %s %s, replacing %s\n", $2, substr($4, 2), substr($3, 2, length($3) - 2); next}
+        $1 == "Inst" {printf "  %s %s\n", $2, substr($3, 2)}' <<<"$simulation")"
+}
+
+take_back_source() { # WHY...
+    if [ -n "$plan_source_file" ] && [ -f "$plan_source_file" ]; then
+        rm "$plan_source_file"
+        apt-get -qq update || true
+    fi
+    refuse "$@" "No package was installed."
+}
