@@ -17,12 +17,14 @@ import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible_collections.vmfleet.suspend.tests.support.migration_rules import (
+from ansible_collections.vmfleet.suspend.tests.support.migration_rules import MigrationSettings
+from ansible_collections.vmfleet.suspend.tests.support.qemu_replies import (
     CAPABILITIES,
+    INFO_RAMBLOCK,
     PARAMETERS,
-    MigrationSettings,
+    SCHEMA,
 )
-from ansible_collections.vmfleet.suspend.tests.support.monitor import (
+from ansible_collections.vmfleet.suspend.tests.support.qmp_command import (
     Command,
     Emit,
     LinkBroken,
@@ -30,24 +32,6 @@ from ansible_collections.vmfleet.suspend.tests.support.monitor import (
     ReceivedFd,
 )
 
-INFO_RAMBLOCK = (
-    "              Block Name    PSize              Offset               Used"
-    "              Total                HVA  RO\r\n"
-    "                  pc.ram    4 KiB  0x0000000000000000 0x0000000004000000"
-    " 0x0000000004000000 0x00007fa4cfe00000  rw\r\n"
-    "    /rom@etc/acpi/tables    4 KiB  0x0000000004080000 0x0000000000020000"
-    " 0x0000000000200000 0x00007fa4e0800000  ro\r\n"
-)
-# query-qmp-schema, as far as anyone asks: migrate-incoming has exit-on-error.
-SCHEMA: list[dict[str, t.Any]] = [
-    {"name": "migrate-incoming", "meta-type": "command", "arg-type": "1", "ret-type": "0"},
-    {"name": "0", "meta-type": "object", "members": []},
-    {
-        "name": "1",
-        "meta-type": "object",
-        "members": [{"name": "uri", "type": "str"}, {"name": "exit-on-error", "type": "bool"}],
-    },
-]
 _ADDRESS = re.compile(r"file:/dev/fdset/(\d+),offset=(\d+|0x[0-9a-f]+)")
 _Writer = t.Callable[[int, int], None]
 

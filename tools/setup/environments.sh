@@ -25,8 +25,8 @@ lock_for() { # PYTHON
 make_environment() { # DIRECTORY LOCK PYTHON WHAT-FOR
     local packages
     packages=$(grep -c '^[a-z]' "$2")
-    say "Making the Python environment $1 ($4) with $3: about $packages packages from" \
-        "$2, exact versions, nothing outside this directory. Takes a minute or two."
+    say "Making the Python environment $1 ($4) with $3:" \
+        "about $packages packages, exactly those of $2, nothing outside $1. Takes a minute or two."
     rm -rf "$1"
     "$3" -m venv "$1"
     # --no-deps: the list is complete, and only what it names may come in.

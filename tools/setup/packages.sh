@@ -14,6 +14,9 @@ python3-venv|3.11|python_is_there|makes the Python environment .venv: Python 3.1
 '
 readonly BACKPORTS_FILE=/etc/apt/sources.list.d/vmfleet-suspend-backports
 
+# Installed packages that may be exchanged for newer ones on the way: QEMU's own and Python's.
+readonly MAY_BE_EXCHANGED='^(qemu-|seabios$|ipxe-qemu$|(lib)?python3)'
+
 # apt as a script needs it: ask nothing, restart no service, wait for another apt, remove nothing.
 readonly APT_ENVIRONMENT="DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1"
 readonly APT_INSTALL="apt-get install --yes --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300"
@@ -24,18 +27,18 @@ install_missing_packages() {
     [ -n "$missing" ] || return 0
     say "This machine lacks:" "$(describe <<<"$missing")"
     command -v apt-get >/dev/null || refuse \
-        "They cannot be installed from here: there is no apt-get. Install them with the system's own" \
-        "package manager (names may differ), then run this again."
+        "They cannot be installed from here: there is no apt-get. Install them with the system's" \
+        "own package manager (their names may differ), then run this again."
     obstacle=$(why_not_install)
     if [ -n "$obstacle" ]; then
         make_plan <<<"$missing"
         refuse "$obstacle" "Nothing was changed. The commands that install what is missing, for root:" "" \
-            "    apt-get update" "$(show_plan)"
+            "apt-get update" "$(show_plan)"
     fi
     say "" "Asking apt what it offers (apt-get update)."
     apt-get -qq -o DPkg::Lock::Timeout=300 update
     make_plan <<<"$missing"
-    say "Going to run:" "$(show_plan)"
+    say "" "Going to run, and nothing else:" "" "$(show_plan)" ""
     run_plan
     missing=$(missing_packages)
     [ -z "$missing" ] || refuse "Installed, but still not usable:" "$(describe <<<"$missing")"
@@ -102,12 +105,11 @@ make_plan() {
         if [ -z "$(apt_entries "Codename: $suite")" ]; then
             entry=$(apt_entries "Codename: $(distribution_codename)" "Origin: Debian" "Component: main" | head -n 1)
             [ -n "$entry" ] || refuse \
-                "$(distribution_name) offers ${backports[*]} only in an older version, and backports are" \
-                "known here only for Debian (no source of Debian's own main archive is in apt's lists," \
-                "which \`apt-get update\` writes). Install the versions above in another way, then run this again."
+                "$(distribution_name) offers no recent enough ${backports[*]}, and apt's lists show no" \
+                "archive of Debian's own whose backports could have it. If the lists were never fetched:" \
+                "apt-get update, as root. Else install the versions above in another way. Then run this again."
             plan_source=$(same_source_other_suite "$entry" "$suite")
-            plan_source_file=$BACKPORTS_FILE.${entry##*.}
-            plan_source_file=${plan_source_file%:*}
+            plan_source_file=$BACKPORTS_FILE.$(source_format "$entry")
         fi
     fi
     [ ${#own[@]} -eq 0 ] || plan_commands+=("$APT_INSTALL ${own[*]}")
@@ -130,20 +132,24 @@ apt_entries() { # FIELD: VALUE...
     apt-get indextargets "Created-By: Packages" "$@" --format '$(SOURCESENTRY) $(REPO_URI) $(RELEASE)'
 }
 
+source_format() { # "FILE:NUMBER URI SUITE"
+    case $1 in *.sources:*) echo sources ;; *) echo list ;; esac
+}
+
 # The source at an entry of apt_entries once more, for another suite and main only. Everything else
 # that the administrator wrote about it (key, proxy options, trust) stays as it is.
 same_source_other_suite() { # "FILE:NUMBER URI SUITE" NEW-SUITE
     local place uri suite
     read -r place uri suite <<<"$1"
-    case ${place%:*} in
-        *.sources) awk -v uri="$uri" -v suite="$suite" -v new="$2" -f tools/setup/deb822.awk "${place%:*}" ;;
+    case $(source_format "$1") in
+        sources) awk -v uri="$uri" -v suite="$suite" -v new="$2" -f tools/setup/deb822.awk "${place%:*}" ;;
         *) sed -n "${place##*:}s|^[[:space:]]*deb[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?\([^[:space:]]\+\)[[:space:]].*|deb \1\2 $2 main|p" "${place%:*}" ;;
     esac
 }
 
 show_plan() {
-    [ -z "$plan_source" ] || printf '%s\n' "    cat >$plan_source_file <<'END'" "$plan_source" END "    apt-get update"
-    printf "    $APT_ENVIRONMENT %s\n" "${plan_commands[@]}"
+    [ -z "$plan_source" ] || say "cat >$plan_source_file <<'END'" "$plan_source" END "apt-get update"
+    say "${plan_commands[@]/#/$APT_ENVIRONMENT }"
 }
 
 run_plan() {
@@ -153,30 +159,42 @@ run_plan() {
         apt-get -qq -o DPkg::Lock::Timeout=300 update || take_back_source \
             "apt could not read the added source; its own words are above."
     fi
+    say "apt says that this"
     for command in "${plan_commands[@]}"; do
         check_simulation "$command"
     done
+    mkdir -p .build
     for command in "${plan_commands[@]}"; do
-        env $APT_ENVIRONMENT $command -qq
+        # shellcheck disable=SC2086 # a command and its words
+        env $APT_ENVIRONMENT $command >.build/apt.log 2>&1 ||
+            refuse "apt failed:" "$(tail -n 30 .build/apt.log)" "" "All it said is in .build/apt.log."
     done
 }
 
-# Let apt only say what COMMAND would do; go on when it installs what is needed and touches
-# nothing that has no part in it.
+# Let apt only say what COMMAND would do; go on when that is recent enough and touches nothing
+# that has no part in it.
 check_simulation() { # COMMAND
-    local simulation package minimum is_there reason version
+    local simulation changes installs package minimum is_there reason
     simulation=$($1 --simulate) || take_back_source "apt finds no way to do this; its own words are above."
-    if grep -q '^Remv ' <<<"$simulation"; then
-        take_back_source "apt would remove packages for this:" "$(sed -n 's/^Remv /  /p' <<<"$simulation")"
-    fi
+    # "Inst NAME [OLD] (NEW ..." and "Inst NAME (NEW ..." become "NAME OLD NEW", OLD "-" where none.
+    changes=$(sed -n -E 's/^Inst ([^ ]+) \[([^]]*)\] \(([^ ]+) .*/\1 \2 \3/p; s/^Inst ([^ ]+) \(([^ ]+) .*/\1 - \2/p' <<<"$simulation")
+
+    refuse_some "apt would remove packages for this:" "$(sed -n 's/^Remv //p' <<<"$simulation")"
+    refuse_some "apt would exchange packages that have no part in this:" \
+        "$(awk -v may="$MAY_BE_EXCHANGED" '$2 != "-" && $1 !~ may' <<<"$changes")"
     while IFS='|' read -r package minimum is_there reason; do
-        version=$(awk -v package="$package" '$1 == "Inst" && $2 == package {sub(/.*\(/, ""); print $1}' <<<"$simulation")
-        [ -z "$package" ] || [ -z "$version" ] || is_recent "$version" "$minimum" || take_back_source \
-            "apt has no recent enough $package: $version, and $minimum is needed."
+        [ -z "$package" ] || refuse_some "apt has no recent enough version ($minimum or newer):" "$(
+            awk -v package="$package" '$1 == package {print $1, $3}' <<<"$changes" |
+                while read -r name version; do is_recent "$version" "$minimum" || say "$name $version"; done)"
     done <<<"$PACKAGES"
-    say "This installs:" "$(awk '
-        $1 == "Inst" && $3 ~ /^\[/ {printf "  %s %s, replacing %s\n", $2, substr($4, 2), substr($3, 2, length($3) - 2); next}
-        $1 == "Inst" {printf "  %s %s\n", $2, substr($3, 2)}' <<<"$simulation")"
+
+    awk '$2 != "-" {print "exchanges " $1 " " $2 " for " $3}' <<<"$changes"
+    installs=$(awk '$2 == "-" {print $1}' <<<"$changes")
+    [ -z "$installs" ] || fold -s -w 100 <<<"installs $(paste -sd ' ' <<<"$installs")"
+}
+
+refuse_some() { # WHAT LIST
+    [ -z "$2" ] || take_back_source "$1" "$2"
 }
 
 take_back_source() { # WHY...

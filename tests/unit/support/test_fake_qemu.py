@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmfleet.suspend.tests.support.fake_qemu import FakeQemu
-from ansible_collections.vmfleet.suspend.tests.support.monitor import (
+from ansible_collections.vmfleet.suspend.tests.support.qmp_command import (
     Command,
     LinkBroken,
     QmpFailure,

@@ -19,12 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.vmfleet.suspend.tests.support.migration_rules import (
-    CAPABILITIES,
-    PARAMETERS,
-    MigrationSettings,
-)
-from ansible_collections.vmfleet.suspend.tests.support.monitor import QmpFailure
+from ansible_collections.vmfleet.suspend.tests.support.migration_rules import MigrationSettings
+from ansible_collections.vmfleet.suspend.tests.support.qemu_replies import CAPABILITIES, PARAMETERS
+from ansible_collections.vmfleet.suspend.tests.support.qmp_command import QmpFailure
 
 QEMU = "qemu-system-x86_64"
 MODELLED_MAJOR = 10
