@@ -7,6 +7,8 @@ and what to do; facts that a program may want to read travel beside it."""
 
 from __future__ import annotations
 
+import typing as t
+
 
 class VmfleetError(Exception):
     """Root of every error this collection raises on purpose.
@@ -15,7 +17,7 @@ class VmfleetError(Exception):
     (snake_case keys) that a module returns beside the message.
     """
 
-    def __init__(self, message: str, **facts: object) -> None:
+    def __init__(self, message: str, **facts: t.Any) -> None:
         super().__init__(message)
         self.message = message
         self.facts = facts

@@ -10,6 +10,7 @@ differ in kind; `make test-full` runs all of them.
 from __future__ import annotations
 
 import itertools
+import typing as t
 
 import pytest
 
@@ -21,10 +22,11 @@ from ansible_collections.vmfleet.suspend.tests.support.drive import (
     look,
 )
 
-VERSION_3 = {"image_version": 3}
-SPARSE = {"image_format": "sparse"}
-RAW = {"image_format": "raw"}
-KINDS = {"v3": VERSION_3, "v2-sparse": SPARSE, "v2-raw": RAW}
+KINDS: dict[str, dict[str, t.Any]] = {
+    "v3": {"image_version": 3},
+    "v2-sparse": {"image_format": "sparse"},
+    "v2-raw": {"image_format": "raw"},
+}
 
 # kind, channels, bypass_cache, guest_state
 REPRESENTATIVE = {

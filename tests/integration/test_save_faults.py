@@ -22,6 +22,9 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor import Monitor
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _steps
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._undo import SaveFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._verify import (
+    verify_structure,
+)
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
@@ -193,10 +196,8 @@ def test_a_monitor_where_nothing_listens_is_a_failure_unless_the_guest_was_saved
 def test_a_page_that_was_changed_behind_qemus_back_is_found_by_content_verification(
     guest, store, monkeypatch
 ):
-    walk = _steps.verify_structure
-
     def flip_a_byte_then_walk(fd, path):
-        structure = walk(fd, path)
+        structure = verify_structure(fd, path)
         block = structure.head.ram_blocks[0]
         offset = block.pages_offset_bytes + guest.pattern_start_bytes + 12345
         (byte,) = os.pread(fd, 1, offset)
