@@ -290,12 +290,16 @@ put_wait     | ec                            | in al, dx
              | ee                            | out dx, al
              | c3                            | ret
 
+; Count a tick. Return like iretd, which a KVM that has to interpret this code does not know:
+; the interrupted flags, then a far return past them.
 tick         | ff 05 {ticks:abs32}           | inc dword ptr [{ticks}]
              | 50                            | push eax
              | b0 20                         | mov al, 0x20
              | e6 20                         | out 0x20, al
              | 58                            | pop eax
-             | cf                            | iretd
+             | ff 74 24 08                   | push dword ptr [esp + 8]
+             | 9d                            | popfd
+             | ca 04 00                      | retf 4
 
 .data
 ; Segment descriptors, table registers, variables, texts.

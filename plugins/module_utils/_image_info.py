@@ -134,14 +134,14 @@ def _saved_facts(saved: SavedImage) -> dict[str, t.Any]:
         "uuid": saved.uuid,
         "machine_type": saved.machine_type,
         "qmp_socket": saved.qmp_socket,
-        "ram_bytes": sum(length for _, length in saved.ram_blocks),
+        "ram_bytes": sum(length for _name, length in saved.ram_blocks),
     }
 
 
 def _memory_map(structure: Structure) -> dict[str, t.Any]:
     counts: list[dict[str, t.Any]] = [
         {"present_pages": count.present, "zero_pages": count.zero} for count in structure.pages
-    ] or [{"present_pages": None, "zero_pages": None} for _ in structure.head.ram_blocks]
+    ] or [{"present_pages": None, "zero_pages": None} for _block in structure.head.ram_blocks]
     return {
         "present_pages": structure.present_pages,
         "zero_pages": structure.zero_pages,

@@ -1,57 +1,49 @@
 # Copyright (c) 2026, the vmfleet.suspend authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Guests and stores of the integration tests; everything started here is ended here."""
+"""Fixtures of the tests that run real guests."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import tempfile
-import typing as t
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.tests.support.guest import TinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING, TinyGuest
 
 SMALL_STORE_BYTES = 4 << 20
 
 
 @pytest.fixture
-def short_directory() -> t.Iterator[Path]:
-    """A directory whose name is short enough for UNIX socket addresses, on a real filesystem."""
-    path = Path(tempfile.mkdtemp(prefix="vmf", dir="/var/tmp"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def tiny_guest(short_directory: Path) -> t.Iterator[t.Callable[..., TinyGuest]]:
-    """Makes guests; see `TinyGuest` for the options."""
+def tiny_guest(tmp_path: Path) -> Iterator[Callable[..., TinyGuest]]:
+    """A factory of guests, called like `TinyGuest` without the path; all end with the test."""
+    if shutil.which(QEMU) is None:
+        pytest.fail(QEMU_MISSING)
     guests: list[TinyGuest] = []
 
-    def make(**options: t.Any) -> TinyGuest:
-        directory = short_directory / f"g{len(guests)}"
-        directory.mkdir()
-        guests.append(TinyGuest(directory, **options))
+    def make(*arguments: Any, **options: Any) -> TinyGuest:
+        guests.append(TinyGuest(tmp_path, *arguments, **options))
         return guests[-1]
 
     yield make
     for guest in guests:
-        guest.kill()
+        guest.close()
 
 
 @pytest.fixture
-def store(short_directory: Path) -> Path:
+def store(tmp_path: Path) -> Path:
     """An empty directory for images."""
-    path = short_directory / "store"
+    path = tmp_path / "store"
     path.mkdir()
     return path
 
 
-def _mounted(path: Path, kind: str, options: str) -> t.Iterator[Path]:
+def _mounted(path: Path, kind: str, options: str) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip(f"mounting a {kind} needs root; `make test` as root runs this")
     path.mkdir()
@@ -63,12 +55,12 @@ def _mounted(path: Path, kind: str, options: str) -> t.Iterator[Path]:
 
 
 @pytest.fixture
-def small_store(short_directory: Path) -> t.Iterator[Path]:
+def small_store(tmp_path: Path) -> Iterator[Path]:
     """A store too small for a guest's RAM."""
-    yield from _mounted(short_directory / "small", "tmpfs", f"size={SMALL_STORE_BYTES},mode=0700")
+    yield from _mounted(tmp_path / "small", "tmpfs", f"size={SMALL_STORE_BYTES},mode=0700")
 
 
 @pytest.fixture
-def ramfs_store(short_directory: Path) -> t.Iterator[Path]:
+def ramfs_store(tmp_path: Path) -> Iterator[Path]:
     """A store whose filesystem refuses O_DIRECT."""
-    yield from _mounted(short_directory / "ramfs", "ramfs", "mode=0700")
+    yield from _mounted(tmp_path / "ramfs", "ramfs", "mode=0700")

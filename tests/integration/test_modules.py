@@ -73,7 +73,7 @@ def test_a_guest_of_one_gib_goes_through_all_three_modules(tiny_guest, store):
     assert (restored["changed"], restored["guest"]["state"]) == (True, "running")
     assert run_module("qemu_restore", **place)["changed"] is False
     guest.wait_passes(2)
-    assert guest.wrong_dwords() == 0
+    assert guest.mismatches == []
 
 
 def test_a_directory_lists_its_images_and_counts_the_other_files(tiny_guest, store):

@@ -47,7 +47,7 @@ def pages_offset(path, name="pc.ram"):
 
 def test_one_flipped_byte_is_seen_by_the_guest_itself(saved):
     guest, path = saved
-    address = guest.pattern_start_bytes + 0x1234
+    address = guest.regions.pattern_start_bytes + 0x1234
     with open(path, "r+b") as image:
         offset = pages_offset(path) + address
         (byte,) = os.pread(image.fileno(), 1, offset)
@@ -74,7 +74,7 @@ def test_a_truncated_image_is_refused_and_the_waiting_qemu_lives(saved, cut_byte
 
 def test_an_image_whose_pages_were_lost_in_a_copy_is_refused(saved):
     guest, path = saved
-    start = pages_offset(path) + guest.pattern_start_bytes
+    start = pages_offset(path) + guest.regions.pattern_start_bytes
     punch = ["fallocate", "--punch-hole", "--offset", str(start), "--length", str(MIB), str(path)]
     subprocess.run(punch, check=True)
     with pytest.raises(ImageInvalid, match="hole"):
@@ -82,8 +82,8 @@ def test_an_image_whose_pages_were_lost_in_a_copy_is_refused(saved):
 
 
 def test_another_machine_type_is_refused_with_both_names(saved, tiny_guest):
-    _, path = saved
-    other = tiny_guest(machine="q35")
+    guest, path = saved
+    other = tiny_guest(machine="q35", guest_uuid=guest.uuid)
     other.start(incoming=True)
     with pytest.raises(Refused) as refused:
         do_restore(other.qmp_socket, path)
@@ -99,7 +99,7 @@ def test_another_ram_size_is_refused_with_both_figures(tiny_guest, store, kind, 
     guest.start()
     guest.wait_passes(1)
     do_save(guest.qmp_socket, store / "guest.save", **kind)
-    other = tiny_guest(memory_mib=memory_mib)
+    other = tiny_guest(memory_mib=memory_mib, guest_uuid=guest.uuid)
     other.start(incoming=True)
     with pytest.raises(Refused) as refused:
         do_restore(other.qmp_socket, store / "guest.save")
@@ -131,7 +131,7 @@ def test_reused_shared_memory_with_old_content_is_refused(tiny_guest, store):
     guest.start(incoming=True)
     do_restore(guest.qmp_socket, store / "guest.save")
     guest.wait_passes(2)
-    assert guest.wrong_dwords() == 0
+    assert guest.mismatches == []
 
 
 def test_a_spent_image_is_refused_and_restored_only_by_name(saved):
@@ -148,7 +148,7 @@ def test_a_spent_image_is_refused_and_restored_only_by_name(saved):
 
 def test_of_two_restores_of_one_image_at_once_one_wins(saved, tiny_guest):
     guest, path = saved
-    twin = tiny_guest()
+    twin = tiny_guest(guest_uuid=guest.uuid)
     outcomes = []
     guest.start(incoming=True)
     twin.start(incoming=True)
@@ -170,12 +170,11 @@ def test_of_two_restores_of_one_image_at_once_one_wins(saved, tiny_guest):
     assert sorted([guest.status(), twin.status()]) == ["inmigrate", "running"]
 
 
-def test_a_guest_that_was_started_elsewhere_makes_its_image_stale(saved, tiny_guest):
-    uuid = ("-uuid", "6f3c1c7e-2a40-4d3f-9d0a-3e5b0c1f8a77")
-    guest = tiny_guest(extra=uuid)
+def test_a_guest_that_was_started_elsewhere_makes_its_image_stale(tiny_guest, store):
+    guest = tiny_guest()
     guest.start()
     guest.wait_passes(1)
-    path = saved[1].with_name("uuid.save")
+    path = store / "guest.save"
     do_save(guest.qmp_socket, path)
     guest.start()
     guest.wait_passes(1)
@@ -195,10 +194,10 @@ def test_a_qemu_that_does_not_start_is_reported_in_its_own_words(saved):
 
 def test_a_started_qemu_that_does_not_fit_is_ended_and_the_image_kept(saved, tiny_guest):
     guest, path = saved
-    other = tiny_guest(memory_mib=128)
+    other = tiny_guest(memory_mib=128, guest_uuid=guest.uuid)
     with pytest.raises(Refused, match=str(128 * MIB)):
         do_restore(other.qmp_socket, path, argv=tuple(other.argv()))
-    assert not other.is_listening()
+    assert not other.alive()
     assert image_info(path)["state"] == "ready"
     guest.start(incoming=True)
     assert do_restore(guest.qmp_socket, path)["guest"]["state"] == "running"
@@ -207,12 +206,12 @@ def test_a_started_qemu_that_does_not_fit_is_ended_and_the_image_kept(saved, tin
 def test_a_device_state_that_does_not_load_is_told_in_qemus_words_and_the_image_kept(
     saved, tiny_guest
 ):
-    _, path = saved
-    shorter = tiny_guest(machine="pc,hpet=off")
+    guest, path = saved
+    shorter = tiny_guest(machine="pc,hpet=off", guest_uuid=guest.uuid)
     with pytest.raises(RestoreFailed) as failed:
         do_restore(shorter.qmp_socket, path, argv=tuple(shorter.argv()))
     assert "hpet" in failed.value.message
-    assert not shorter.is_listening()
+    assert not shorter.alive()
     assert image_info(path)["state"] == "ready"
 
 
@@ -251,10 +250,10 @@ def test_a_missing_image_is_named(tiny_guest, store):
 def test_qemus_settings_are_as_before_after_a_restore(saved):
     guest, path = saved
     guest.start(incoming=True)
-    before = guest.qmp("query-migrate-capabilities"), guest.qmp("query-migrate-parameters")
+    before = guest.execute("query-migrate-capabilities"), guest.execute("query-migrate-parameters")
     do_restore(guest.qmp_socket, path, parallel_channels=4, bypass_cache=True)
     assert before == (
-        guest.qmp("query-migrate-capabilities"),
-        guest.qmp("query-migrate-parameters"),
+        guest.execute("query-migrate-capabilities"),
+        guest.execute("query-migrate-parameters"),
     )
-    assert guest.qmp("query-fdsets") == []
+    assert guest.execute("query-fdsets") == []

@@ -96,7 +96,7 @@ def test_a_saved_guest_comes_back_with_the_same_memory(
         assert restored["guest"]["state"] == "running"
         assert image_info(path)["state"] == "spent"
         guest.wait_passes(2)
-    assert guest.wrong_dwords() == 0
+    assert guest.mismatches == []
     after = look(guest.qmp_socket)
     assert (after.offer, after.run_state) == (before.offer, "running")
 
@@ -105,7 +105,7 @@ def test_a_guest_that_was_paused_stays_paused_when_it_comes_back(tiny_guest, sto
     guest = tiny_guest()
     guest.start()
     guest.wait_passes(1)
-    guest.qmp("stop")
+    guest.execute("stop")
     do_save(guest.qmp_socket, store / "guest.save")
     guest.start(incoming=True)
     restored = do_restore(guest.qmp_socket, store / "guest.save")
@@ -116,7 +116,7 @@ def test_a_guest_that_was_paused_stays_paused_when_it_comes_back(tiny_guest, sto
     assert (again["changed"], again["guest"]["state"]) == (True, "running")
     assert image_info(store / "guest.save")["state"] == "spent"
     guest.wait_passes(2)
-    assert guest.wrong_dwords() == 0
+    assert guest.mismatches == []
 
 
 def test_restore_starts_qemu_from_argv_and_leaves_it_running(tiny_guest, store):
@@ -125,10 +125,10 @@ def test_restore_starts_qemu_from_argv_and_leaves_it_running(tiny_guest, store):
     guest.wait_passes(1)
     do_save(guest.qmp_socket, store / "guest.save", parallel_channels=2)
     restored = do_restore(guest.qmp_socket, store / "guest.save", argv=tuple(guest.argv()))
-    guest.adopt(restored["guest"]["pid"])
+    assert guest.pid == restored["guest"]["pid"]
     assert restored["guest"]["state"] == "running"
     guest.wait_passes(2)
-    assert guest.wrong_dwords() == 0
+    assert guest.mismatches == []
 
 
 def test_one_channel_reads_what_four_wrote_and_the_other_way_round(tiny_guest, store):
@@ -141,7 +141,7 @@ def test_one_channel_reads_what_four_wrote_and_the_other_way_round(tiny_guest, s
         guest.start(incoming=True)
         do_restore(guest.qmp_socket, path, parallel_channels=back, bypass_cache=False)
         guest.wait_passes(2)
-    assert guest.wrong_dwords() == 0
+    assert guest.mismatches == []
 
 
 def test_saving_twice_changes_nothing_the_second_time(tiny_guest, store):

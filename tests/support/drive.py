@@ -72,20 +72,6 @@ def look(qmp_socket: object) -> Guest:
     return asyncio.run(observe_once())
 
 
-def qmp(qmp_socket: object, command: str, **arguments: t.Any) -> t.Any:
-    """One QMP command over a connection of its own; dashes are written as underscores."""
-    named = {key.replace("_", "-"): value for key, value in arguments.items()}
-
-    async def execute_once() -> t.Any:
-        monitor = await Monitor.connect(str(qmp_socket))
-        try:
-            return await monitor.execute(command, named)
-        finally:
-            await monitor.close()
-
-    return asyncio.run(execute_once())
-
-
 def leftovers(directory: Path) -> list[str]:
     """Names in a store other than published images."""
     return sorted(name for name in os.listdir(directory) if not name.endswith(".save"))

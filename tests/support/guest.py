@@ -1,186 +1,270 @@
 # Copyright (c) 2026, the vmfleet.suspend authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real QEMU that runs the tiny guest, and the guest's own word on its memory."""
+"""Real QEMU guests that prove their own memory, for the integration tests.
+
+One `TinyGuest` stands for one guest through its whole life: the QEMU it starts in, the QEMU it is
+restored into (started here with ``start(incoming=True)``, or by a module from ``argv()``), and one
+serial log that grows across both.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import importlib.util
 import os
 import shutil
-import socket
+import signal
 import subprocess
-import sys
+import tempfile
 import time
-import types
-import typing as t
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ansible_collections.vmfleet.suspend.tests.support.drive import qmp
+from qemu.qmp import QMPClient
+
+from ansible_collections.vmfleet.suspend.playbooks.files.tiny_guest import (
+    MIB_BYTES,
+    Pass,
+    Ready,
+    Regions,
+    build,
+    parse_line,
+)
 
 QEMU = "qemu-system-x86_64"
-_SOURCE = Path(__file__).resolve().parents[2] / "playbooks" / "files" / "tiny_guest.py"
-_MIB = 1 << 20
-_WAIT_SECONDS = 60.0
+QEMU_MISSING = (
+    f"{QEMU} is not in PATH, and these tests need a real one (QEMU >= 9.1). `make test` installs "
+    "it; by hand: the Debian package qemu-system-x86, from backports where the release has an "
+    "older one."
+)
+_MONITOR_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-
-
-def _load_source() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny_guest", _SOURCE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_guest"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny_guest_source = _load_source()
-
-
-def _wait(condition: t.Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + _WAIT_SECONDS
-    while not condition():
-        if time.monotonic() >= end:
-            raise AssertionError(f"not within {_WAIT_SECONDS:g} s: {what}")
-        time.sleep(_POLL_SECONDS)
+_FIRMWARE_BYTES = 2 * MIB_BYTES  # at the top of RAM: tables that the firmware wrote
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class TinyGuest:
-    """One guest, started and restarted in ``directory``; its serial log goes on across restarts.
+    """A guest of ``memory_mib`` MiB of RAM, of which it fills and checks a part (in MiB).
 
-    ``machine`` is the value of ``-machine``; ``extra`` are further arguments of QEMU.
+    ``extra`` is appended to QEMU's arguments. ``accelerator`` is tcg because a KVM that itself runs
+    in a virtual machine may interpret the guest, hundreds of times slower. ``name`` and ``uuid``
+    None leave QEMU without them.
     """
 
     def __init__(
         self,
-        directory: Path,
-        *,
+        tmp_path: Path,
         memory_mib: int = 64,
         pattern_mib: int = 16,
         zero_mib: int = 16,
         machine: str = "pc",
-        extra: t.Sequence[str] = (),
-        name: str = "tiny",
+        extra: Sequence[str] = (),
+        *,
+        accelerator: str = "tcg",
+        name: str | None = "tiny",
+        guest_uuid: str | None = "",
     ) -> None:
-        if shutil.which(QEMU) is None:
-            raise AssertionError(f"{QEMU} is not installed; `make test` installs it")
-        self.directory = directory
-        self.qmp_socket = directory / "qmp"
-        self._serial_log = directory / "serial"
-        self._disk = directory / "disk"
-        self._memory_mib = memory_mib
-        self._machine = machine
-        self._extra = extra
-        self._name = name
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pid: int | None = None
-        self.pattern_start_bytes: int = tiny_guest_source.DEFAULT_PATTERN_START_BYTES
-        image = tiny_guest_source.build(pattern_mib * _MIB, zero_mib * _MIB)
-        self._disk.write_bytes(image)
+        self.regions = Regions(pattern_mib * MIB_BYTES, zero_mib * MIB_BYTES)
+        if self.regions.end_bytes > memory_mib * MIB_BYTES - _FIRMWARE_BYTES:
+            raise ValueError(f"{pattern_mib} + {zero_mib} MiB do not fit into {memory_mib} MiB")
+        self.memory_mib = memory_mib
+        self.machine = machine
+        self.extra = tuple(extra)
+        self.accelerator = accelerator
+        self.name = name
+        self.uuid = str(uuid.uuid4()) if guest_uuid == "" else guest_uuid
+        # A socket's path has room for 107 bytes, which pytest's directories can exceed.
+        self.directory = Path(tempfile.mkdtemp(prefix="vmf"))
+        self.qmp_socket = str(self.directory / "qmp")
+        self.disk_path = self.directory / "disk"
+        self.serial_path = Path(tempfile.mkdtemp(prefix="tiny", dir=tmp_path)) / "serial"
+        self.stderr_path = self.serial_path.with_name("stderr")
+        self.disk_path.write_bytes(build(self.regions.pattern_bytes, self.regions.zero_bytes))
+        self._child: subprocess.Popen[bytes] | None = None
 
-    def argv(self, *, incoming: bool = False) -> list[str]:
-        """How QEMU is started; with ``incoming``, as a destination that waits."""
-        waiting = ["-incoming", "defer", "-S"] if incoming else []
+    def argv(self, incoming: bool = False) -> list[str]:
+        """QEMU's arguments; with ``incoming`` it waits for an image, vCPUs held."""
+        identity = [*(["-name", self.name] if self.name else [])]
+        identity += ["-uuid", self.uuid] if self.uuid else []
         return [
             QEMU,
-            *("-accel", "tcg"),
-            *("-name", self._name),
-            *("-machine", self._machine),
-            *("-m", str(self._memory_mib)),
-            *("-display", "none"),
-            *("-nodefaults", "-no-user-config"),
-            *("-drive", f"file={self._disk},format=raw,if=virtio,readonly=on"),
-            *("-chardev", f"file,id=serial0,path={self._serial_log},append=on"),
+            *identity,
+            *("-accel", self.accelerator),
+            *("-machine", self.machine),
+            *("-m", str(self.memory_mib)),
+            *("-nodefaults", "-display", "none", "-no-reboot"),
+            *("-drive", f"file={self.disk_path},format=raw,if=virtio,readonly=on"),
+            *("-chardev", f"file,id=serial0,path={self.serial_path},append=on"),
             *("-serial", "chardev:serial0"),
             *("-qmp", f"unix:{self.qmp_socket},server=on,wait=off"),
-            *self._extra,
-            *waiting,
+            *self.extra,
+            *(("-incoming", "defer", "-S") if incoming else ()),
         ]
 
-    def start(self, *, incoming: bool = False) -> None:
-        """Start QEMU and wait until its monitor listens."""
-        assert not self.alive(), "the guest runs already"
-        self._process = subprocess.Popen(
-            self.argv(incoming=incoming),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.directory / "stderr").open("ab"),
-        )
-        self._pid = self._process.pid
-        _wait(self.is_listening, f"QEMU listens on {self.qmp_socket}")
+    def start(self, incoming: bool = False) -> TinyGuest:
+        """Start QEMU and wait for its monitor. Raises AssertionError with QEMU's own words."""
+        assert not self.alive(), f"process {self.pid} serves {self.qmp_socket} already"
+        self._reap()
+        Path(self.qmp_socket).unlink(missing_ok=True)  # left by a killed QEMU
+        with self.stderr_path.open("ab") as stderr:
+            self._child = subprocess.Popen(
+                self.argv(incoming), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+            )
+        child = self._child
+        self._wait(lambda: os.path.exists(self.qmp_socket) or child.poll() is not None, 10, "start")
+        self.status()
+        return self
 
-    def adopt(self, pid: int) -> None:
-        """Take over a QEMU that the code under test started."""
-        self._pid = pid
+    def wait_ready(self, timeout_seconds: float = 30) -> Ready:
+        """Wait until the guest has filled its memory."""
+        self._wait(lambda: bool(self.reports), timeout_seconds, "fill its memory")
+        first = self.reports[0]
+        assert isinstance(first, Ready), first
+        return first
+
+    def wait_passes(self, count: int, timeout_seconds: float = 60) -> list[Pass]:
+        """Wait for further passes and return them. The first may have begun before the call."""
+        before = len(self.passes)
+        self._wait(lambda: len(self.passes) >= before + count, timeout_seconds, "make a pass")
+        return self.passes[before:]
+
+    @property
+    def reports(self) -> list[Ready | Pass]:
+        """What the guest has written to its serial port so far, whole lines only."""
+        if not self.serial_path.exists():
+            return []
+        lines = self.serial_path.read_text("ascii", "replace").splitlines(keepends=True)
+        parsed = (parse_line(line) for line in lines if line.endswith("\n"))
+        return [report for report in parsed if report is not None]
+
+    @property
+    def passes(self) -> list[Pass]:
+        """The passes over its memory that the guest has reported so far."""
+        return [report for report in self.reports if isinstance(report, Pass)]
+
+    @property
+    def mismatches(self) -> list[Pass]:
+        """The passes in which a dword was wrong."""
+        return [report for report in self.passes if report.wrong_dwords]
 
     @property
     def pid(self) -> int:
-        assert self._pid is not None, "the guest was never started"
-        return self._pid
-
-    def is_listening(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.qmp_socket)) == 0
+        """The process that runs the guest now, whoever started it; LookupError when none does."""
+        for pid in self._pids():
+            return pid
+        raise LookupError(f"no process serves {self.qmp_socket}")
 
     def alive(self) -> bool:
-        """Whether its QEMU runs; one that ended is reaped."""
-        if self._process is not None and self._pid == self._process.pid:
-            return self._process.poll() is None
-        return self._pid is not None and _runs(self._pid)
+        """Whether a QEMU of this guest is there, running its vCPUs or not."""
+        return bool(self._pids())
+
+    def wait_gone(self, timeout_seconds: float = 10) -> None:
+        """Wait until QEMU has ended."""
+        self._wait(lambda: not self.alive(), timeout_seconds, "end")
+
+    def quit(self) -> None:
+        """End this guest's QEMU as its monitor does, and wait until it is gone."""
+        self.execute("quit")
+        self.wait_gone()
+        self._reap()
 
     def kill(self) -> None:
-        """End QEMU at once."""
-        if self.alive():
-            os.kill(self.pid, 9)
-            _wait(lambda: not self.alive(), f"QEMU {self.pid} ends")
+        """End this guest's QEMU at once."""
+        for pid in self._pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self._reap()
+        self.wait_gone()
 
-    @property
-    def lines(self) -> list[t.Any]:
-        """Everything it said on its serial port, parsed; firmware lines are left out."""
-        with contextlib.suppress(FileNotFoundError):
-            text = self._serial_log.read_text(encoding="latin-1")
-            parsed = (tiny_guest_source.parse_line(line) for line in text.splitlines())
-            return [line for line in parsed if line is not None]
-        return []
-
-    @property
-    def passes(self) -> list[t.Any]:
-        """Its passes over its memory so far, oldest first."""
-        return [line for line in self.lines if isinstance(line, tiny_guest_source.Pass)]
-
-    def wait_passes(self, count: int) -> None:
-        """Wait until it has finished ``count`` more passes than it has now.
-
-        A pass that began before a restore counts, so ask for two to see all memory read again.
-        """
-        wanted = len(self.passes) + count
-        _wait(lambda: len(self.passes) >= wanted, f"{count} further passes")
-
-    def wrong_dwords(self) -> int:
-        """The most that any pass found wrong."""
-        return max((report.wrong_dwords for report in self.passes), default=0)
-
-    def qmp(self, command: str, **arguments: t.Any) -> t.Any:
-        """One QMP command over a connection of its own."""
-        return qmp(self.qmp_socket, command, **arguments)
+    def close(self) -> None:
+        """End QEMU and remove what lies outside of ``tmp_path``."""
+        self.kill()
+        shutil.rmtree(self.directory)
 
     def status(self) -> str:
-        """QEMU's run state."""
-        return str(self.qmp("query-status")["status"])
+        """The run state, as query-status has it."""
+        return str(self.execute("query-status")["status"])
 
-    def hold_monitor(self) -> socket.socket:
-        """Be the one client that the monitor serves, until the socket is closed."""
-        holder = socket.socket(socket.AF_UNIX)
-        holder.settimeout(10)
-        holder.connect(str(self.qmp_socket))
-        assert b"QMP" in holder.recv(65536)
-        return holder
+    def hmp(self, command_line: str) -> str:
+        """What the human monitor answers."""
+        return str(self.execute("human-monitor-command", {"command-line": command_line}))
+
+    def execute(self, command: str, arguments: dict[str, object] | None = None) -> Any:
+        """Run one QMP command over a connection of its own."""
+        return asyncio.run(self._execute(command, arguments))
+
+    async def _execute(self, command: str, arguments: dict[str, object] | None) -> Any:
+        client = QMPClient("tiny-guest")
+        try:
+            await asyncio.wait_for(client.connect(self.qmp_socket), _MONITOR_SECONDS)
+        except Exception as exc:
+            raise AssertionError(f"no answer on {self.qmp_socket}: {exc}; {self._words()}") from exc
+        try:
+            return await asyncio.wait_for(client.execute(command, arguments), _MONITOR_SECONDS)
+        finally:
+            with contextlib.suppress(EOFError, OSError):  # QEMU hung up first: it was told to quit
+                await asyncio.wait_for(client.disconnect(), _MONITOR_SECONDS)
+
+    def read_memory(self, address: int, length_bytes: int) -> bytes:
+        """Guest-physical memory, read past the guest."""
+        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+            memory.seek(self._host_address(address))
+            return memory.read(length_bytes)
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Change guest-physical memory behind the guest's back."""
+        with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:
+            memory.seek(self._host_address(address))
+            memory.write(data)
+
+    def cpu_seconds(self) -> float:
+        """Processor time that QEMU has used, its own and the kernel's for it."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+
+    def _host_address(self, address: int) -> int:
+        # The machine's RAM is the block at offset 0 of QEMU's ram_addr_t space, whatever its name;
+        # guest addresses below 2 GiB are offsets into it.
+        for row in self.hmp("info ramblock").splitlines()[1:]:
+            _name, _size, _unit, offset, _used, _total, host_address, *_access = row.split()
+            if int(offset, 16) == 0:
+                return int(host_address, 16) + address
+        raise LookupError("QEMU has no RAM block at offset 0")
+
+    def _pids(self) -> list[int]:
+        mark = f"unix:{self.qmp_socket},".encode()
+        return [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if mark in _read(path)
+        ]
+
+    def _reap(self) -> None:
+        if self._child is not None:
+            self._child.wait(10)
+            self._child = None
+
+    def _wait(self, condition: Callable[[], bool], timeout_seconds: float, doing: str) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while not condition():
+            if time.monotonic() > deadline or (doing != "end" and not self.alive()):
+                raise AssertionError(
+                    f"the guest did not {doing} within {timeout_seconds:g} s; {self._words()}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _words(self) -> str:
+        said = self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
+        return f"alive: {self.alive()}, last report: {self.reports[-1:]}, QEMU said: {said[-2000:]}"
 
 
-def _runs(pid: int) -> bool:
+def _read(path: Path) -> bytes:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rsplit(b")", 1)[1].split()[0] != b"Z"
+        return path.read_bytes()
     except OSError:
-        return False
+        return b""

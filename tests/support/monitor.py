@@ -24,6 +24,7 @@ import json
 import os
 import socket
 import threading
+import types
 import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ class ScriptedMonitor:
         self,
         path: Path,
         responder: Responder | None = None,
-        greeting: t.Mapping[str, t.Any] | bytes | None = GREETING,
+        greeting: t.Mapping[str, t.Any] | bytes | None = types.MappingProxyType(GREETING),
     ) -> None:
         self.path = path
         self.commands: list[Command] = []
@@ -161,7 +162,7 @@ class ScriptedMonitor:
         with self._listener:
             while True:
                 try:
-                    client, _ = self._listener.accept()
+                    client, _address = self._listener.accept()
                 except OSError:
                     return
                 with client:
@@ -179,7 +180,7 @@ class ScriptedMonitor:
         if isinstance(self._greeting, bytes):
             client.sendall(self._greeting)
         elif self._greeting is not None:
-            self.send(self._greeting)
+            self.send(dict(self._greeting))
         received = b""
         while True:
             data, fds = _receive(client)
@@ -247,7 +248,9 @@ class ScriptedMonitor:
 
 def _receive(client: socket.socket) -> tuple[bytes, list[ReceivedFd]]:
     item_bytes = array.array("i").itemsize
-    data, ancillary, _, _ = client.recvmsg(65536, socket.CMSG_SPACE(_MOST_FDS * item_bytes))
+    data, ancillary, _flags, _address = client.recvmsg(
+        65536, socket.CMSG_SPACE(_MOST_FDS * item_bytes)
+    )
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

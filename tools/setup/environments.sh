@@ -16,7 +16,9 @@ environment_is_ready() { # DIRECTORY LOCK
 }
 
 lock_for() { # PYTHON
-    case $("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])') in
+    local version
+    version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || return 1
+    case $version in
         3.11) echo requirements/core-2.19.txt ;;
         *) echo requirements/core-2.21.txt ;;
     esac

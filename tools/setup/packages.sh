@@ -12,7 +12,7 @@ qemu-system-x86|9.1|qemu_is_recent|runs the guests: saving with mapped-ram past 
 qemu-utils|9.1|qemu_is_recent|qemu-img of the same version, for the disks of test guests
 python3-venv|3.11|python_is_there|makes the Python environment .venv: Python 3.11 or newer with venv
 '
-readonly BACKPORTS_FILE=/etc/apt/sources.list.d/vmfleet-suspend-backports
+readonly BACKPORTS_NAME=vmfleet-suspend-backports
 
 # Installed packages that may be exchanged for newer ones on the way: QEMU's own and Python's.
 readonly MAY_BE_EXCHANGED='^(qemu-|seabios$|ipxe-qemu$|(lib)?python3)'
@@ -109,7 +109,7 @@ make_plan() {
                 "archive of Debian's own whose backports could have it. If the lists were never fetched:" \
                 "apt-get update, as root. Else install the versions above in another way. Then run this again."
             plan_source=$(same_source_other_suite "$entry" "$suite")
-            plan_source_file=$BACKPORTS_FILE.$(source_format "$entry")
+            plan_source_file=$(sources_directory)$BACKPORTS_NAME.$(source_format "$entry")
         fi
     fi
     [ ${#own[@]} -eq 0 ] || plan_commands+=("$APT_INSTALL ${own[*]}")
@@ -126,6 +126,8 @@ is_recent() { # VERSION MINIMUM
 
 distribution_codename() { (. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:-}"); }
 distribution_name() { (. /etc/os-release && printf '%s\n' "$PRETTY_NAME"); }
+
+sources_directory() { (eval "$(apt-config shell directory Dir::Etc::sourceparts/d)" && printf '%s\n' "$directory"); }
 
 # Where apt's own reading of its sources finds entries that fit: "FILE:NUMBER URI SUITE" lines.
 apt_entries() { # FIELD: VALUE...

@@ -4,9 +4,9 @@
 # Private to the collection: no stable interface.
 """Starting the QEMU that will receive a guest.
 
-The process gets a session of its own and outlives this program. It is started with posix_spawn:
-asyncio's own subprocess transport kills its child when the event loop ends, which here would be
-the guest that was just restored.
+asyncio kills a child that still runs when the event loop ends, which here would be the guest that
+was just restored. So the child is a small launcher, and QEMU is the launcher's, in a session of
+its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import typing as t
@@ -22,9 +23,27 @@ import typing as t
 from .._errors import Refused, VmfleetError
 from ._deadline import Deadline
 from ._monitor import Monitor, NoListener
-from ._process import identify, wait_for_exit
 
+# Tells QEMU's pid, then how it ended; killed without harm to QEMU when nobody asks any more. Python
+# ignores SIGPIPE, and a program would inherit that.
+_LAUNCHER = """
+import os, signal, sys
+child = os.fork()
+if child == 0:
+    os.setsid()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        os.execvp(sys.argv[1], sys.argv[1:])
+    except OSError as exc:
+        os.write(2, f"{sys.argv[1]}: {exc.strerror}".encode())
+    os._exit(127)
+print(child, flush=True)
+status = os.waitpid(child, 0)[1]
+print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+"""
 _START_SECONDS = 60.0
+_END_SECONDS = 5.0
 _STDERR_BYTES = 8192
 _SYSTEMD_RUNTIME = "/run/systemd/system"
 
@@ -53,21 +72,17 @@ def resolve_program(program: str) -> str:
 
 
 class LaunchedQemu:
-    """A QEMU that this run started, and its standard error."""
+    """A QEMU that this run started, its launcher and its standard error."""
 
-    def __init__(self, pid: int, stderr_fd: int) -> None:
+    def __init__(self, pid: int, launcher: asyncio.subprocess.Process, stderr_fd: int) -> None:
         self.pid = pid
+        self._launcher = launcher
         self._stderr_fd = stderr_fd
-        self._exit_status: int | None = None
+        self._end = asyncio.ensure_future(_read_number(launcher))
 
     def exit_status(self) -> int | None:
         """How the process ended (negative: by that signal); None while it runs."""
-        if self._exit_status is None:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                signalled = os.WIFSIGNALED(status)
-                self._exit_status = -os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
-        return self._exit_status
+        return self._end.result() if self._end.done() else None
 
     def stderr_tail(self) -> str:
         """The end of what QEMU said: the only place where it explains a failed load."""
@@ -76,52 +91,55 @@ class LaunchedQemu:
         return tail.decode("utf-8", "replace").strip()
 
     async def end(self) -> None:
-        """End the process and reap it. Its vCPUs must never have run."""
-        if self.exit_status() is not None:
-            return
-        process = identify(self.pid)
-        os.kill(self.pid, signal.SIGTERM)
-        if process is not None and not await wait_for_exit(process, 5):
-            os.kill(self.pid, signal.SIGKILL)
-            await wait_for_exit(process, 5)
-        self.exit_status()
+        """End the process. Its vCPUs must never have run."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._end.done():
+                return
+            os.kill(self.pid, number)
+            await asyncio.wait([self._end], timeout=_END_SECONDS)
 
-    def close(self) -> None:
+    async def let_go(self) -> None:
+        """Stop watching; a QEMU that runs goes on."""
+        self._end.cancel()
+        await asyncio.gather(self._end, return_exceptions=True)
+        if self._launcher.returncode is None:
+            self._launcher.kill()
+        await self._launcher.wait()
         os.close(self._stderr_fd)
 
     def describe_end(self) -> str:
+        """How it ended and what it said, for an error message."""
         status = self.exit_status()
         how = f"was killed by signal {-status}" if status and status < 0 else f"exited {status}"
         said = self.stderr_tail()
         return f"QEMU {how}" + (f" and said: {said}" if said else " and said nothing")
 
 
-def launch(argv: t.Sequence[str]) -> LaunchedQemu:
+async def _read_number(launcher: asyncio.subprocess.Process) -> int:
+    if launcher.stdout is None:
+        raise AssertionError("the launcher was started without a pipe")
+    return int(await launcher.stdout.readline() or -signal.SIGKILL)
+
+
+async def launch(argv: t.Sequence[str]) -> LaunchedQemu:
     """Start ``argv`` (no shell) with standard input and output closed off.
 
-    Raises `Refused` when the program cannot be found or run.
+    Raises `Refused` when the program cannot be found.
     """
     prefix = systemd_prefix(os.path.isdir(_SYSTEMD_RUNTIME), os.geteuid())
     command = [*prefix, resolve_program(argv[0]), *argv[1:]]
     with tempfile.TemporaryFile() as stderr:
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_DUP2, stderr.fileno(), 2),
-        ]
-        try:
-            pid = os.posix_spawnp(
-                command[0],
-                command,
-                os.environ,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP),
-            )
-        except OSError as exc:
-            raise Refused(f"Could not start {command[0]}: {exc.strerror}.") from exc
-        return LaunchedQemu(pid, os.dup(stderr.fileno()))
+        launcher = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _LAUNCHER,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr.fileno(),
+        )
+        pid = await _read_number(launcher)
+        return LaunchedQemu(pid, launcher, os.dup(stderr.fileno()))
 
 
 async def wait_for_monitor(qemu: LaunchedQemu, qmp_socket: str, deadline: Deadline) -> Monitor:

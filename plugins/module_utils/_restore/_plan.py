@@ -132,7 +132,7 @@ def destination_problems(saved: SavedImage, guest: Guest) -> tuple[str, ...]:
             problems.append(different)
     if saved.uuid is not None and guest.uuid is not None and saved.uuid != guest.uuid:
         problems.append(f"the image is of UUID {saved.uuid}, the QEMU has UUID {guest.uuid}")
-    in_image = {name for name, _ in saved.ram_blocks}
+    in_image = {name for name, _length in saved.ram_blocks}
     never_migrated = saved.all_ram_names - in_image
     live = [block for block in guest.ram_blocks if block.name not in never_migrated]
     problems += compare(saved.ram_blocks, live, saved.layout)

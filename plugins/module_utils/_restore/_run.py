@@ -88,7 +88,7 @@ class _Restore:
             await self._fail(exc)
         finally:
             if self._launched is not None:
-                self._launched.close()
+                await self._launched.let_go()
 
     async def _get_qemu(self) -> Monitor | None:
         """The QEMU on the socket, else one started from argv; None in check mode without one."""
@@ -106,7 +106,7 @@ class _Restore:
                 ) from exc
         self._session.step = "starting QEMU"
         argv, changes = incoming_argv(request.argv, request.qmp_socket)
-        self._launched = launch(argv)
+        self._launched = await launch(argv)
         self._session.actions += [f"started QEMU (pid {self._launched.pid})", *changes]
         return await wait_for_monitor(self._launched, request.qmp_socket, self._session.deadline)
 

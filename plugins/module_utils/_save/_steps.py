@@ -92,7 +92,7 @@ async def verify_image(session: SaveSession) -> tuple[Structure, str]:
     session.step = "verifying the image"
     structure = await session.in_thread(lambda: verify_structure(image.fd, image.path))
     blocks = [(block.name, block.used_length_bytes) for block in structure.head.ram_blocks]
-    in_image = {name for name, _ in blocks}
+    in_image = {name for name, _length in blocks}
     live = [block for block in session.guest.ram_blocks if block.name in in_image]
     differences = compare(blocks, live, MAPPED_RAM)
     if differences:

@@ -10,7 +10,7 @@ Source: libvirt docs/formatdomain, src/conf/schemas/domaincommon.rng.
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 REDACTED = "REDACTED"

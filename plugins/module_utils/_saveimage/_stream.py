@@ -141,7 +141,7 @@ def _read_capabilities(reader: StreamReader) -> tuple[str, ...]:
     count = reader.number(4, "the number of capabilities")
     if count > _MOST_CAPABILITIES:
         raise reader.invalid(f"{count} capabilities are claimed")
-    return tuple(reader.string("a capability") for _ in range(count))
+    return tuple(reader.string("a capability") for _number in range(count))
 
 
 def _read_ram_section(

@@ -119,13 +119,13 @@ def test_a_monitor_on_the_wanted_socket_is_added(other: list[str]) -> None:
 
 
 def test_commas_in_the_socket_path_are_doubled_and_recognised() -> None:
-    argv, _ = incoming_argv([QEMU], "/run/a,b/qmp")
+    argv, _changes = incoming_argv([QEMU], "/run/a,b/qmp")
     assert argv == [QEMU, "-qmp", "unix:/run/a,,b/qmp,server=on,wait=off", *WAIT]
     assert incoming_argv(argv, "/run/a,b/qmp")[0] == argv
 
 
 def test_rewriting_twice_changes_nothing_more() -> None:
-    once, _ = incoming_argv([QEMU, "-m", "64", "-S", "-daemonize"], SOCKET)
+    once, _changes = incoming_argv([QEMU, "-m", "64", "-S", "-daemonize"], SOCKET)
     assert incoming_argv(once, SOCKET)[0] == once
 
 

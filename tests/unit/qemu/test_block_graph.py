@@ -116,7 +116,7 @@ def codes(nodes: t.Sequence[BlockNode], **seen: t.Any) -> list[str]:
 
 
 def test_parses_files_backing_files_and_bitmaps() -> None:
-    overlay, _, _, top, protocol = parse_block_nodes(REPLY)
+    overlay, _file, _base, top, protocol = parse_block_nodes(REPLY)
     assert overlay == BlockNode("#block1066", "qcow2", OVERLAY_JSON, False, "snap.raw", ())
     assert top.bitmaps == (
         Bitmap("keep", persistent=True, busy=False),

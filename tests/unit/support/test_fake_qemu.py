@@ -67,7 +67,7 @@ def test_a_save_passes_through_finish_migrate_to_postmigrate(image: Path) -> Non
     assert session.statuses_until_the_end() == ["active", "device", "completed"]
     with pytest.raises(QmpFailure, match="not finalized yet"):
         session("cont")
-    states = [session("query-status")["status"] for _ in range(3)]
+    states = [session("query-status")["status"] for _poll in range(3)]
     assert states == ["finish-migrate", "postmigrate", "postmigrate"]
     assert session.events == [
         "STOP",
@@ -94,7 +94,7 @@ def test_a_save_that_never_ends_can_be_cancelled(image: Path) -> None:
     session = Session(FakeQemu(ends_as="never"))
     session.give(os.O_WRONLY, path=image)
     session("migrate", uri=URI)
-    assert [session("query-migrate")["status"] for _ in range(5)][-1] == "device"
+    assert [session("query-migrate")["status"] for _poll in range(5)][-1] == "device"
     with pytest.raises(QmpFailure, match="in progress"):
         session.turn_on("events")
     session("migrate_cancel")

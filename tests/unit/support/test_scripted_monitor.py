@@ -62,7 +62,7 @@ def test_emits_events(tmp_path: Path) -> None:
     async def body(client: QMPClient) -> None:
         with client.listener("MIGRATION") as events:
             await client.execute("migrate")
-            heard = [(await events.get())["data"] for _ in range(2)]
+            heard = [(await events.get())["data"] for _number in range(2)]
             assert heard == [{"status": "setup"}, {"status": "active"}]
 
     with ScriptedMonitor(tmp_path / "qmp") as monitor:
@@ -117,7 +117,7 @@ def test_received_descriptors_are_told_by_target_access_and_o_direct(tmp_path: P
         await client.execute("add-fd")
 
     with ScriptedMonitor(tmp_path / "qmp") as monitor:
-        for _ in range(3):
+        for _number in range(3):
             monitor.expect("add-fd").returns({"fdset-id": 0, "fd": 9})
         with_client(monitor, body)
         written, read, none = (command.fds for command in monitor.commands)
