@@ -9,7 +9,8 @@ that came back wrong from a save image is therefore reported by the guest itself
 sleeps in ``hlt`` for four times as long as the pass took, so that eight guests share two cores.
 
 Boot it as a disk: ``-drive file=IMAGE,format=raw,if=virtio,readonly=on``; the serial port is
-``-serial``. It needs no other device and nothing of its disk once it runs.
+``-serial``. It needs no other device and nothing of its disk once it runs. The regions must end
+`FIRMWARE_BYTES` below the end of the guest's RAM.
 
 Needs Python >= 3.8 and nothing else: the machine code stands below as bytes beside mnemonics, which
 a unit test compares with a disassembler.
@@ -27,6 +28,8 @@ from dataclasses import dataclass
 PAGE_BYTES = 4096
 MIB_BYTES = 1 << 20
 DEFAULT_PATTERN_START_BYTES = 2 * MIB_BYTES
+# The firmware (SeaBIOS) leaves code and tables in the last 17 MiB of RAM: not a place for zeros.
+FIRMWARE_BYTES = 20 * MIB_BYTES
 # RAM below this address is one piece on pc and on q35, whatever the guest's size.
 REGION_LIMIT_BYTES = 2048 * MIB_BYTES
 

@@ -25,16 +25,20 @@ STREAM_OFFSET_BYTES = 1 * MIB_BYTES
 
 
 @pytest.mark.parametrize("machine", ["pc", "q35"])
-@pytest.mark.parametrize("memory_mib", [64, 2048])
+@pytest.mark.parametrize(
+    ("memory_mib", "pattern_mib", "zero_mib"),
+    [(64, 16, 16), (64, 1, 41), (2048, 16, 16)],
+    ids=["small", "zeros up to the firmware's memory", "2 GiB"],
+)
 def test_the_guest_boots_and_counts_its_passes(
-    tiny_guest: MakeGuest, machine: str, memory_mib: int
+    tiny_guest: MakeGuest, machine: str, memory_mib: int, pattern_mib: int, zero_mib: int
 ) -> None:
-    guest = tiny_guest(machine=machine, memory_mib=memory_mib).start()
+    guest = tiny_guest(memory_mib, pattern_mib, zero_mib, machine).start()
     ready = guest.wait_ready()
     assert (ready.pattern_start_bytes, ready.pattern_pages, ready.zero_pages) == (
         PATTERN_START,
-        16 * MIB_BYTES // PAGE_BYTES,
-        16 * MIB_BYTES // PAGE_BYTES,
+        pattern_mib * MIB_BYTES // PAGE_BYTES,
+        zero_mib * MIB_BYTES // PAGE_BYTES,
     )
     guest.wait_passes(3)
     passes = guest.passes

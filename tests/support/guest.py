@@ -15,6 +15,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ from typing import Any
 from qemu.qmp import QMPClient
 
 from ansible_collections.vmfleet.suspend.playbooks.files.tiny_guest import (
+    FIRMWARE_BYTES,
     MIB_BYTES,
     Pass,
     Ready,
@@ -42,7 +44,6 @@ QEMU_MISSING = (
 )
 _MONITOR_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-_FIRMWARE_BYTES = 2 * MIB_BYTES  # at the top of RAM: tables that the firmware wrote
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -68,7 +69,7 @@ class TinyGuest:
         guest_uuid: str | None = "",
     ) -> None:
         self.regions = Regions(pattern_mib * MIB_BYTES, zero_mib * MIB_BYTES)
-        if self.regions.end_bytes > memory_mib * MIB_BYTES - _FIRMWARE_BYTES:
+        if self.regions.end_bytes > memory_mib * MIB_BYTES - FIRMWARE_BYTES:
             raise ValueError(f"{pattern_mib} + {zero_mib} MiB do not fit into {memory_mib} MiB")
         self.memory_mib = memory_mib
         self.machine = machine
@@ -114,7 +115,7 @@ class TinyGuest:
                 self.argv(incoming), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
             )
         child = self._child
-        self._wait(lambda: os.path.exists(self.qmp_socket) or child.poll() is not None, 10, "start")
+        self._wait(lambda: self._listens() or child.poll() is not None, 10, "start")
         self.status()
         return self
 
@@ -235,6 +236,10 @@ class TinyGuest:
             if int(offset, 16) == 0:
                 return int(host_address, 16) + address
         raise LookupError("QEMU has no RAM block at offset 0")
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:  # the file is there a moment earlier
+            return probe.connect_ex(self.qmp_socket) == 0
 
     def _pids(self) -> list[int]:
         mark = f"unix:{self.qmp_socket},".encode()

@@ -11,11 +11,12 @@ Events wake the wait, polls decide; ``completed`` is only believed when query-mi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import typing as t
 from dataclasses import dataclass
 
-from .._errors import GuestLost, MigrationFailed, MonitorError
+from .._errors import GuestLost, MigrationFailed, MonitorError, VmfleetError
 from ._deadline import Deadline
 from ._monitor import Monitor, MonitorLost
 from ._process import ProcessIdentity, is_alive
@@ -104,7 +105,8 @@ class Migration:
                     await events.wait(deadline.at_most(_POLL_SECONDS))
             except BaseException as exc:
                 if command == "migrate" and not isinstance(exc, MonitorError):
-                    await asyncio.shield(self.cancel())
+                    with contextlib.suppress(VmfleetError):  # the cause is what counts
+                        await self.cancel()
                 raise
 
     async def _query(self, deadline: Deadline) -> t.Mapping[str, t.Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 from .._errors import MonitorError, VmfleetError
 from .._failure import facts_of, words_of
 from .._image_record import QUIT_BY_SAVE, SPENT_BY
 from .._qemu._migration import wait_for_run_state
-from .._qemu._monitor import MonitorLost
+from .._qemu._monitor import Monitor, MonitorLost, NoListener
 from .._qemu._process import wait_for_exit
 from .._saveimage._life import annotate, mark_spent
 from ._session import STOP_SECONDS, SaveSession
@@ -66,13 +67,28 @@ async def _quit(session: SaveSession) -> None:
     # QEMU may hang up before it answers; whether it ended is looked at below.
     with contextlib.suppress(MonitorLost):
         await session.monitor.execute("quit")
-    process = session.guest.process
-    if process is not None and not await wait_for_exit(process, _QUIT_SECONDS):
-        raise MonitorError(
-            f"QEMU (pid {process.pid}) was still there {_QUIT_SECONDS:g} s after quit."
-        )
+    if not await _has_ended(session):
+        raise MonitorError(f"QEMU was still there {_QUIT_SECONDS:g} s after quit.")
     annotate(session.image.fd, session.plan.path, {QUIT_BY_SAVE: True})
     session.actions.append("quit QEMU")
+
+
+async def _has_ended(session: SaveSession) -> bool:
+    process = session.guest.process
+    if process is not None:
+        return await wait_for_exit(process, _QUIT_SECONDS)
+    # A process in another pid namespace shows its end only by its socket.
+    await session.monitor.close()
+    end = time.monotonic() + _QUIT_SECONDS
+    while time.monotonic() < end:
+        try:
+            await (await Monitor.connect(session.monitor.path, 1)).close()
+        except NoListener:
+            return True
+        except MonitorError:
+            pass  # still there, but busy ending
+        await asyncio.sleep(0.1)
+    return False
 
 
 async def _spend(session: SaveSession) -> None:

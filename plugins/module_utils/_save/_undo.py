@@ -66,8 +66,9 @@ async def _release_guest(session: SaveSession, *, may_continue: bool) -> str:
             return CRASHED
         await _ensure_link(session)
         if touched:
-            await Migration(session.monitor, process).cancel()
-        await session.reset_qemu()
+            cancel = Migration(session.monitor, process).cancel()
+            await _try(session, "cancel the migration", cancel)
+        await _try(session, "put QEMU's migration settings back", session.reset_qemu())
         if touched and session.plan.was_running and may_continue:
             await session.monitor.execute("cont", timeout_seconds=STOP_SECONDS)
             await wait_for_run_state(session.monitor, ("running",), _SETTLE_SECONDS)
@@ -75,6 +76,14 @@ async def _release_guest(session: SaveSession, *, may_continue: bool) -> str:
         return str((await session.monitor.execute("query-status"))["status"])
     except VmfleetError:
         return UNKNOWN if process is None or is_alive(process) else CRASHED
+
+
+async def _try(session: SaveSession, what: str, work: t.Awaitable[None]) -> None:
+    """A step of the way back whose failure must not keep the guest from going on."""
+    try:
+        await work
+    except VmfleetError as exc:
+        session.actions.append(f"could not {what}: {exc.message}")
 
 
 async def _ensure_link(session: SaveSession) -> None:
