@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/environment.sh
+export ANSIBLE_HOME=$PWD/.build/ansible NO_COLOR=1 # what Ansible's tools leave behind stays here
 
 failed=()
 check() { # NAME COMMAND...
@@ -41,12 +42,12 @@ shell_scripts() {
 }
 
 ansible_files() {
-    ANSIBLE_HOME=.build/ansible ansible-lint --offline --strict
+    ansible-lint --offline --strict
 }
 
-documentation() {
+documentation() { # it logs into HOME
     (cd .build/collections/ansible_collections/vmfleet/suspend &&
-        antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .)
+        HOME=$ANSIBLE_HOME antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .)
 }
 
 tarball() {
@@ -62,7 +63,7 @@ check "bash -n" shell_scripts
 check "yamllint" yamllint --strict .
 check "ansible-lint" ansible_files
 check "antsibull-docs" documentation
-check "antsibull-changelog" antsibull-changelog lint
+check "antsibull-changelog" env HOME="$ANSIBLE_HOME" antsibull-changelog lint
 check "ansible-galaxy collection build" tarball
 
 [ ${#failed[@]} -eq 0 ] || { printf '\nlint: %s failed\n' "$(IFS=,; echo "${failed[*]}")"; exit 1; }
