@@ -37,7 +37,6 @@ def require_qmp(module: AnsibleModule) -> None:
                 f"qemu.qmp >= {QMP_MINIMUM_VERSION}",
                 reason="to talk to QEMU. Install it with 'pip install qemu.qmp' into a virtual "
                 "environment and set ansible_python_interpreter to its python",
-                url="https://pypi.org/project/qemu.qmp/",
             ),
             exception=QMP_IMPORT_ERROR,
         )

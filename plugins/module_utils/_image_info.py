@@ -130,6 +130,7 @@ def _saved_facts(saved: SavedImage) -> dict[str, t.Any]:
     return {
         "state": saved.state,
         "layout": saved.layout,
+        "compressor": saved.compressor,
         "name": saved.name,
         "uuid": saved.uuid,
         "machine_type": saved.machine_type,

@@ -17,7 +17,13 @@ from ._qemu._process import ProcessIdentity, identify
 from ._saveimage._domain_xml import identity
 from ._saveimage._life import LifeState, life_notes, life_state
 from ._saveimage._prefix import Prefix, read_prefix
-from ._saveimage._stream import read_stream_head
+from ._saveimage._stream import (
+    COMPRESSED,
+    SEQUENTIAL,
+    UNKNOWN,
+    StreamHead,
+    read_stream_head,
+)
 from ._version import COLLECTION_VERSION
 
 SCHEMA = 1
@@ -30,7 +36,9 @@ SPENT_BY = "spent_by"
 class SavedImage:
     """What one image tells about itself and its guest.
 
-    ``state``: partial, ready or spent. ``ram_blocks``: name and bytes of each block in the stream;
+    ``state``: partial, ready or spent. ``compressor``: format label of a compressed stream, whose
+    machine and RAM blocks are not seen from outside. ``ram_blocks``: name and bytes of each block
+    in the stream;
     ``all_ram_names``: every block that the guest had, migrated or not, empty when not recorded.
     ``loaded_into``: the QEMU that a restore put it in.
     """
@@ -40,6 +48,7 @@ class SavedImage:
     version: int
     image_format: str
     layout: str
+    compressor: str | None
     name: str | None
     uuid: str | None
     machine_type: str | None
@@ -102,6 +111,11 @@ def _recorded_ram_names(record: t.Mapping[str, t.Any]) -> frozenset[str]:
     return frozenset(str(block.get("name")) for block in blocks if isinstance(block, dict))
 
 
+def ram_sizes(head: StreamHead) -> tuple[tuple[str, int], ...]:
+    """Name and bytes of each RAM block of a stream."""
+    return tuple((block.name, block.used_length_bytes) for block in head.ram_blocks)
+
+
 def describe(fd: int, path: str) -> SavedImage:
     """Read prefix, record and the head of the stream.
 
@@ -111,22 +125,17 @@ def describe(fd: int, path: str) -> SavedImage:
     prefix = read_prefix(fd, path)
     state = life_state(prefix)
     header = prefix.header
-    layout, machine = "unknown", None
-    ram_blocks: tuple[tuple[str, int], ...] = ()
+    head = StreamHead(UNKNOWN)
     if state is not LifeState.PARTIAL:
         head = read_stream_head(fd, path, header.data_offset_bytes, prefix.file_bytes)
-        layout, machine = head.layout, head.machine
-        ram_blocks = tuple((block.name, block.used_length_bytes) for block in head.ram_blocks)
-    return _described(path, prefix, state, layout, machine, ram_blocks)
+    return _described(path, prefix, state, head)
 
 
 def _described(
     path: str,
     prefix: Prefix,
     state: LifeState,
-    layout: str,
-    machine: str | None,
-    ram_blocks: tuple[tuple[str, int], ...],
+    head: StreamHead,
 ) -> SavedImage:
     header = prefix.header
     record = prefix.record or {}
@@ -139,13 +148,14 @@ def _described(
         state=state.value,
         version=header.version,
         image_format=header.image_format.label,
-        layout=layout,
+        layout=SEQUENTIAL if head.layout == COMPRESSED else head.layout,
+        compressor=head.compressor,
         name=xml_name or source.get("name"),
         uuid=xml_uuid or source.get("uuid"),
-        machine_type=machine,
+        machine_type=head.machine,
         was_running=header.was_running,
         data_offset_bytes=header.data_offset_bytes,
-        ram_blocks=ram_blocks,
+        ram_blocks=ram_sizes(head),
         all_ram_names=_recorded_ram_names(record),
         qmp_socket=source.get("qmp_socket"),
         saved_from=ProcessIdentity.from_dict(source.get("process")),

@@ -59,11 +59,13 @@ options:
   image_format:
     description:
       - Format of a version 2 image. V(sparse) is mapped-ram and is read by libvirt 11.2 and later;
-        V(raw) is QEMU's plain sequential stream, read by every libvirt.
+        V(raw) is QEMU's plain sequential stream, read by every libvirt; the others are that stream
+        through the compressor of that name, which must be installed on the host.
+      - With a sequential stream, O(bypass_cache) is done by this module's own aligned pump.
       - Left out with version 2, C(save_image_format) of O(qemu_conf) decides, else V(raw).
       - Refused with O(image_version=3).
     type: str
-    choices: [raw, sparse]
+    choices: [raw, gzip, bzip2, xz, lzop, zstd, sparse]
   max_bandwidth:
     description:
       - Upper bound of the transfer in bytes per second, for example V(200M). Left out, none.
@@ -324,7 +326,9 @@ def argument_spec() -> dict[str, t.Any]:
         name=dict(type="str"),
         uuid=dict(type="str"),
         image_version=dict(type="int", choices=[2, 3]),
-        image_format=dict(type="str", choices=["raw", "sparse"]),
+        image_format=dict(
+            type="str", choices=["raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse"]
+        ),
         max_bandwidth=dict(type="bytes"),
         guest_state=dict(type="str", choices=["stopped", "paused", "running"], default="stopped"),
         verify=dict(type="str", choices=["structure", "content"], default="structure"),

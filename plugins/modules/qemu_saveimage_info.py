@@ -157,11 +157,18 @@ images:
       sample: /run/qemu/web01.qmp
     layout:
       description:
-        - V(mapped-ram), V(sequential) or V(compressed), as found in the stream itself; V(unknown)
-          for a partial image.
+        - V(mapped-ram) or V(sequential), as found in the stream itself; V(unknown) for a partial
+          image.
       type: str
       returned: when the stream could be read
       sample: mapped-ram
+    compressor:
+      description:
+        - Format of a compressed stream, as found in the stream itself; null for others. Its inside
+          is not looked at, so machine type and RAM blocks stay unknown.
+      type: str
+      returned: when the stream could be read
+      sample: zstd
     name:
       description: The guest's name.
       type: str

@@ -93,7 +93,7 @@ def test_another_machine_type_is_refused_with_both_names(saved, tiny_guest):
 
 
 @pytest.mark.parametrize("kind", [{"image_version": 3}, {"image_format": "raw"}])
-@pytest.mark.parametrize("memory_mib", [48, 128])
+@pytest.mark.parametrize("memory_mib", [56, 128])
 def test_another_ram_size_is_refused_with_both_figures(tiny_guest, store, kind, memory_mib):
     guest = tiny_guest(memory_mib=64)
     guest.start()

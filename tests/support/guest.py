@@ -160,7 +160,9 @@ class TinyGuest:
 
     def alive(self) -> bool:
         """Whether a QEMU of this guest is there, running its vCPUs or not."""
-        return bool(self._pids())
+        # A process that was just started has no command line to be found by for a moment.
+        started = self._child is not None and self._child.poll() is None
+        return started or bool(self._pids())
 
     def wait_gone(self, timeout_seconds: float = 10) -> None:
         """Wait until QEMU has ended."""

@@ -66,6 +66,7 @@ def an_image(**changes: t.Any) -> SavedImage:
         version=3,
         image_format="raw",
         layout="mapped-ram",
+        compressor=None,
         name="web01",
         uuid=UUID,
         machine_type="pc-q35-10.0",

@@ -10,6 +10,10 @@
 readonly PACKAGES='
 qemu-system-x86|9.1|qemu_is_recent|runs the guests: saving with mapped-ram past the page cache needs QEMU 9.1
 qemu-utils|9.1|qemu_is_recent|qemu-img of the same version, for the disks of test guests
+lzop|1|companion lzop|for the tests of compressed images
+zstd|1|companion zstd|for the tests of compressed images
+bzip2|1|companion bzip2|for the tests of compressed images
+xz-utils|1|companion xz|for the tests of compressed images
 python3-venv|3.11|python_is_there|makes the Python environment .venv: Python 3.11 or newer with venv
 '
 readonly BACKPORTS_NAME=vmfleet-suspend-backports
@@ -47,7 +51,8 @@ install_missing_packages() {
 missing_packages() {
     local package minimum is_there reason
     while IFS='|' read -r package minimum is_there reason; do
-        [ -z "$package" ] || "$is_there" >/dev/null || printf '%s|%s|%s\n' "$package" "$minimum" "$reason"
+        # Unquoted: a check may have an argument.
+        [ -z "$package" ] || $is_there >/dev/null || printf '%s|%s|%s\n' "$package" "$minimum" "$reason"
     done <<<"$PACKAGES"
 }
 
@@ -59,6 +64,12 @@ qemu_is_recent() {
     local version
     version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p')
     [ -n "$version" ] && printf '%s\n' 9.1 "$version" | sort -C -V
+}
+
+# What only some tests need is installed beside QEMU, never for its own sake: where QEMU is there
+# already, those tests say what they miss.
+companion() {
+    qemu_is_recent || command -v "$1"
 }
 
 python_is_there() {

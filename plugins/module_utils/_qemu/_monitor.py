@@ -175,6 +175,15 @@ class Monitor:
         One at a time: QEMU keeps only the newest unclaimed fd (spec/qemu.md 5).
         """
         arguments = {} if fdset_id is None else {"fdset-id": fdset_id}
+        self._send_fd(fd)
+        return int((await self.execute("add-fd", arguments))["fdset-id"])
+
+    async def get_fd(self, fd: int, name: str) -> None:
+        """Give QEMU a duplicate of ``fd`` by name, for one ``fd:NAME`` migration."""
+        self._send_fd(fd)
+        await self.execute("getfd", {"fdname": name})
+
+    def _send_fd(self, fd: int) -> None:
         try:
             self._client.send_fd_scm(fd)
         except (QMPError, OSError, AssertionError) as exc:
@@ -182,7 +191,6 @@ class Monitor:
                 f"Could not pass a file descriptor to the monitor {self.path} ({exc}).",
                 qmp_socket=self.path,
             ) from exc
-        return int((await self.execute("add-fd", arguments))["fdset-id"])
 
     @contextlib.contextmanager
     def migration_events(self) -> t.Iterator[MigrationEvents]:

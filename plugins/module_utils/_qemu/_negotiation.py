@@ -96,7 +96,7 @@ class _Decided:
     """What the values in the parameter table are computed from."""
 
     channels: int
-    bypass_cache: bool
+    direct_io: bool
     max_bandwidth_bytes: int
 
 
@@ -122,7 +122,7 @@ _PARAMETERS: tuple[_Parameter, ...] = (
     _Parameter("multifd-channels", _BOTH, (MAPPED_RAM,), lambda d: d.channels),
     _Parameter("multifd-compression", _BOTH, (MAPPED_RAM,), lambda d: "none"),
     # Sticky in the process, and fatal for it when on without an O_DIRECT descriptor.
-    _Parameter("direct-io", _BOTH, _ANY, lambda d: d.bypass_cache),
+    _Parameter("direct-io", _BOTH, _ANY, lambda d: d.direct_io),
     _Parameter("tls-creds", _BOTH, _ANY, lambda d: ""),
     # The cpr modes leave RAM out of the stream.
     _Parameter("mode", _BOTH, _ANY, lambda d: "normal"),
@@ -140,7 +140,8 @@ def negotiate(ask: Ask, offer: Offer) -> Negotiated:
     bypass_cache, bypass_reason = _decide_bypass_cache(ask, offer)
     if ask.max_bandwidth_bytes is not None and "max-bandwidth" not in offer.parameters:
         raise Refused("max_bandwidth was asked for, but this QEMU has no parameter max-bandwidth.")
-    decided = _Decided(channels, bypass_cache, ask.max_bandwidth_bytes or 0)
+    direct_io = bypass_cache and ask.layout == MAPPED_RAM
+    decided = _Decided(channels, direct_io, ask.max_bandwidth_bytes or 0)
     capabilities = {
         name: ask.layout in _CAPABILITIES_ON.get(name, ()) for name in offer.capabilities
     }
@@ -218,12 +219,8 @@ def _decide_bypass_cache(ask: Ask, offer: Offer) -> tuple[bool, str]:
 
 
 def _bypass_cache_obstacle(ask: Ask, offer: Offer) -> str | None:
-    if ask.layout == SEQUENTIAL:
-        return (
-            "this version of the collection does it only with the mapped-ram layout (image_version "
-            "3, or image_format sparse), not with a sequential stream"
-        )
-    if "direct-io" not in offer.parameters:
+    # A sequential stream goes through our own pump, which needs nothing of QEMU.
+    if ask.layout == MAPPED_RAM and "direct-io" not in offer.parameters:
         return "this QEMU has no migration parameter direct-io; it needs QEMU 9.1 or newer"
     if ask.direct_io_proved is False:
         return "the filesystem that holds the image refuses O_DIRECT"

@@ -14,17 +14,21 @@ import os
 import typing as t
 from dataclasses import dataclass, field
 
-from .._errors import StoreError, VmfleetError
+from .._errors import MigrationFailed, StoreError, VmfleetError
 from .._image_record import LOADED_INTO, SavedImage
+from .._pipeline import Pipeline
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import hand_over, take_back, uri
 from .._qemu._guest import Guest
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._monitor import Monitor
 from .._qemu._negotiation import Negotiated
+from .._saveimage._compressors import compressor_of
 from .._saveimage._life import annotate, mark_ready, mark_spent
+from ._plan import RestorePlan
 
 _CONT_SECONDS = 300.0
+_FD_NAME = "vmfleet"
 _SETTLE_SECONDS = 10.0
 # Where a load leaves the vCPUs. A cont that QEMU refuses changes none of these, so they prove that
 # no instruction ran; any other state may follow instructions that did.
@@ -48,33 +52,90 @@ class RestoreSession:
 
 
 async def load(
-    session: RestoreSession, monitor: Monitor, guest: Guest, negotiated: Negotiated
+    session: RestoreSession, monitor: Monitor, guest: Guest, plan: RestorePlan
 ) -> MigrationReport:
     """Load the stream; the vCPUs stay held. QEMU's settings are as before afterwards."""
+    negotiated = plan.negotiated
+    if negotiated is None:
+        raise AssertionError("a load needs a QEMU to negotiate with")
     session.step = "holding the vCPUs"
     # While it waits, stop only means: do not start by yourself after the load.
     await monitor.execute("stop")
     session.step = "setting QEMU's migration capabilities"
     for step in negotiated.apply:
         await monitor.execute(step.command, step.arguments)
-    session.step = "handing the image to QEMU"
-    fdset_id = await hand_over(monitor, session.fd, write=False, direct=negotiated.bypass_cache)
-    session.step = "loading the guest's state"
-    arguments: dict[str, object] = {"uri": uri(fdset_id, session.image.data_offset_bytes)}
-    if negotiated.exit_on_error_supported:
-        arguments["exit-on-error"] = False
-    migration = Migration(monitor, guest.process)
-    report = await migration.run("migrate-incoming", arguments, session.deadline)
+    load_from = _load_from_pipe if plan.through_pipe else _load_from_file
+    report = await load_from(session, monitor, guest, plan, negotiated)
     await wait_for_run_state(monitor, _NEVER_RAN)
     session.actions.append("loaded the guest's state")
     session.step = "putting QEMU's migration settings back"
-    await take_back(monitor, fdset_id)
     for step in negotiated.put_back:
         await monitor.execute(step.command, step.arguments)
     session.step = "noting in the image where it was loaded"
     if session.image_state == "ready":
         annotate(session.fd, session.image.path, _loaded_note(guest))
     return report
+
+
+async def _load_from_file(
+    session: RestoreSession,
+    monitor: Monitor,
+    guest: Guest,
+    plan: RestorePlan,
+    negotiated: Negotiated,
+) -> MigrationReport:
+    session.step = "handing the image to QEMU"
+    fdset_id = await hand_over(monitor, session.fd, write=False, direct=negotiated.bypass_cache)
+    address = uri(fdset_id, session.image.data_offset_bytes)
+    report = await _migrate(session, monitor, guest, address, negotiated)
+    await take_back(monitor, fdset_id)
+    return report
+
+
+async def _load_from_pipe(
+    session: RestoreSession,
+    monitor: Monitor,
+    guest: Guest,
+    plan: RestorePlan,
+    negotiated: Negotiated,
+) -> MigrationReport:
+    session.step = "handing the stream to QEMU"
+    compressor = compressor_of(plan.compressor) if plan.compressor else None
+    pipeline = await Pipeline.from_image(
+        session.fd,
+        session.image.path,
+        session.image.data_offset_bytes,
+        compressor,
+        direct=negotiated.bypass_cache,
+    )
+    try:
+        await monitor.get_fd(pipeline.qemu_fd, _FD_NAME)
+        pipeline.release()
+        try:
+            report = await _migrate(session, monitor, guest, f"fd:{_FD_NAME}", negotiated)
+        except MigrationFailed:
+            await pipeline.raise_failure()
+            raise
+        session.step = "waiting for the end of the stream"
+        await pipeline.finish()
+        return report
+    finally:
+        await pipeline.abort()
+
+
+async def _migrate(
+    session: RestoreSession,
+    monitor: Monitor,
+    guest: Guest,
+    address: str,
+    negotiated: Negotiated,
+) -> MigrationReport:
+    session.step = "loading the guest's state"
+    arguments: dict[str, object] = {"uri": address}
+    if negotiated.exit_on_error_supported:
+        arguments["exit-on-error"] = False
+    migration = Migration(monitor, guest.process)
+    return await migration.run("migrate-incoming", arguments, session.deadline)
 
 
 def _loaded_note(guest: Guest) -> dict[str, t.Any]:

@@ -28,11 +28,21 @@ class RestorePlan:
     action: str
     path: str
     layout: str
+    compressor: str | None
     run_afterwards: bool
     start_qemu: bool
     negotiated: Negotiated | None
     reason: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def through_pipe(self) -> bool:
+        """Whether QEMU reads from a pipe: from a decompressor, or from the O_DIRECT pump."""
+        return self.compressor is not None or (
+            self.layout == SEQUENTIAL
+            and self.negotiated is not None
+            and self.negotiated.bypass_cache
+        )
 
     def as_dict(self) -> dict[str, t.Any]:
         """The plan as a module returns it; ``unknown`` is what only a QEMU can tell."""
@@ -62,11 +72,6 @@ def check_image(saved: SavedImage, request: RestoreRequest) -> tuple[str, ...]:
         raise Refused(
             f"{where} is partial: its save was never finished, or still goes on. It cannot be "
             "restored; the guest's RAM is not in it."
-        )
-    if saved.layout not in (MAPPED_RAM, SEQUENTIAL):
-        raise Refused(
-            f"{where} holds a {saved.layout} stream; this release of the collection restores "
-            "mapped-ram and uncompressed sequential images."
         )
     if saved.state == "spent":
         if "spent" not in request.allow:
@@ -184,6 +189,7 @@ def plan_load(
         action="restore",
         path=request.path,
         layout=saved.layout,
+        compressor=saved.compressor,
         run_afterwards=runs_afterwards(request.run_state, saved),
         start_qemu=start_qemu,
         negotiated=negotiated,
@@ -201,6 +207,7 @@ def plan_without_qemu(
         action="restore",
         path=request.path,
         layout=saved.layout,
+        compressor=saved.compressor,
         run_afterwards=runs_afterwards(request.run_state, saved),
         start_qemu=start_qemu,
         negotiated=None,
@@ -217,6 +224,7 @@ def live_plan(
         action=decision,
         path=request.path,
         layout=saved.layout,
+        compressor=saved.compressor,
         run_afterwards=decision == "continue" or guest.run_state == "running",
         start_qemu=False,
         negotiated=None,

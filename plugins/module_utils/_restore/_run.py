@@ -11,10 +11,12 @@ import contextlib
 import os
 import time
 import typing as t
+from dataclasses import replace
 
 from .._errors import Refused, VmfleetError
 from .._failure import facts_of, words_of
-from .._image_record import describe
+from .._image_record import describe, ram_sizes
+from .._pipeline import decode_head
 from .._qemu._argv import incoming_argv
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
@@ -23,12 +25,12 @@ from .._qemu._guest import Guest, observe
 from .._qemu._launch import LaunchedQemu, launch, wait_for_monitor
 from .._qemu._migration import MigrationReport
 from .._qemu._monitor import Monitor, NoListener
+from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import lock_image
 from .._saveimage._verify import verify_structure
 from ._load import RestoreSession, load, remove_image, run_guest
 from ._outcome import RestoreOutcome
 from ._plan import (
-    MAPPED_RAM,
     WAITING,
     RestorePlan,
     check_image,
@@ -70,6 +72,7 @@ class _Restore:
         if self._image.state == "partial":
             check_image(self._image, self._request)
         self._structure = verify_structure(self._session.fd, self._image.path)
+        await self._look_inside()
         try:
             async with contextlib.AsyncExitStack() as cleanup:
                 monitor = await self._get_qemu()
@@ -89,6 +92,17 @@ class _Restore:
         finally:
             if self._launched is not None:
                 await self._launched.let_go()
+
+    async def _look_inside(self) -> None:
+        """What a compressed image tells of its guest is known only once its head is decoded."""
+        compressor = compressor_of(self._image.compressor or "raw")
+        if compressor is None:
+            return
+        head = await decode_head(self._session.fd, self._image.path, compressor)
+        self._structure = replace(self._structure, head=head)
+        self._image = self._session.image = replace(
+            self._image, machine_type=head.machine, ram_blocks=ram_sizes(head)
+        )
 
     async def _get_qemu(self) -> Monitor | None:
         """The QEMU on the socket, else one started from argv; None in check mode without one."""
@@ -123,7 +137,7 @@ class _Restore:
         plan = await self._plan(monitor, guest)
         if self._check_mode or plan.negotiated is None:
             return self._planned(plan, guest)
-        report = await load(self._session, monitor, guest, plan.negotiated)
+        report = await load(self._session, monitor, guest, plan)
         state = "paused"
         if plan.run_afterwards:
             state = await run_guest(self._session, monitor, guest)
@@ -133,7 +147,7 @@ class _Restore:
 
     async def _plan(self, monitor: Monitor, guest: Guest) -> RestorePlan:
         proved: bool | None = None
-        if self._request.bypass_cache and self._image.layout == MAPPED_RAM:
+        if self._request.bypass_cache:
             offset = self._image.data_offset_bytes // DIRECT_IO_BYTES * DIRECT_IO_BYTES
             proved = direct_io_refusal(self._session.fd, offset, write=False) is None
         return plan_load(

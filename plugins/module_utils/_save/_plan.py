@@ -25,7 +25,6 @@ from ._target import canonical_uuid, replace_refusal
 
 MAPPED_RAM = "mapped-ram"
 SEQUENTIAL = "sequential"
-_LAYOUT_OF_FORMAT = {"sparse": MAPPED_RAM, "raw": SEQUENTIAL}
 _METADATA_BYTES = 16 << 20
 _DEFAULT_VERSION = 3
 
@@ -60,6 +59,13 @@ class SavePlan:
     at_most_bytes: int
     free_bytes: int
     warnings: tuple[str, ...]
+
+    @property
+    def through_pipe(self) -> bool:
+        """Whether QEMU writes into a pipe: for a compressor, or for the O_DIRECT pump."""
+        return self.kind.layout == SEQUENTIAL and (
+            self.kind.image_format != "raw" or self.negotiated.bypass_cache
+        )
 
     @property
     def state_afterwards(self) -> str:
@@ -131,13 +137,7 @@ def _choose_version(request: SaveRequest, conf: QemuConf) -> tuple[int, str]:
 
 
 def _version_2(label: str, reason: str) -> ImageKind:
-    layout = _LAYOUT_OF_FORMAT.get(label)
-    if layout is None:
-        raise Refused(
-            f"This release of the collection does not write the compressed format {label}. Ask "
-            "for image_format sparse or raw, or for image_version 3."
-        )
-    return ImageKind(2, label, layout, reason)
+    return ImageKind(2, label, MAPPED_RAM if label == "sparse" else SEQUENTIAL, reason)
 
 
 def choose_identity(

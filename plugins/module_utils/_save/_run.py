@@ -18,13 +18,14 @@ from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
 from .._qemu._guest import Guest, observe
 from .._qemu._monitor import Monitor, NoListener
+from .._saveimage._compressors import compressor_of, find_program
 from .._saveimage._domain_xml import identity, minimal_domain_xml
 from .._saveimage._prefix import plan_prefix
 from .._saveimage._publish import PartialImage, lock_image
 from .._saveimage._record import RECORD_TAG, pack_block
 from ._leave import leave
 from ._outcome import SaveOutcome
-from ._plan import SavePlan, plan_save
+from ._plan import SavePlan, choose_kind, plan_save
 from ._request import SaveRequest
 from ._session import SaveSession
 from ._steps import begin_image, prepare_qemu, publish_image, verify_image, write_guest
@@ -111,6 +112,9 @@ def _plan(
     *,
     direct_io_proved: bool | None,
 ) -> SavePlan:
+    compressor = compressor_of(choose_kind(request, _read_conf(request)).image_format)
+    if compressor is not None:
+        find_program(compressor)
     directory = os.path.dirname(request.path)
     try:
         store = os.statvfs(directory)

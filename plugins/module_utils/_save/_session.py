@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import typing as t
 from dataclasses import dataclass, field
 
+from .._errors import QmpCommandError
+from .._pipeline import Pipeline
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import take_back
 from .._qemu._guest import Guest
@@ -43,6 +46,8 @@ class SaveSession:
     fdset_id: int | None = None
     stopped_at: float | None = None
     publishing: bool = False
+    pipeline: Pipeline | None = None
+    fd_name: str | None = None
 
     async def apply(self, steps: t.Iterable[Step]) -> None:
         """Send negotiated commands to QEMU, in order."""
@@ -52,6 +57,11 @@ class SaveSession:
     async def reset_qemu(self) -> None:
         """Take the fdset back and set capabilities and parameters as they were."""
         self.step = "putting QEMU's migration settings back"
+        if self.fd_name is not None:
+            # A migration that began has taken the name with it.
+            with contextlib.suppress(QmpCommandError):
+                await self.monitor.execute("closefd", {"fdname": self.fd_name})
+            self.fd_name = None
         if self.fdset_id is not None:
             await take_back(self.monitor, self.fdset_id)
             self.fdset_id = None
@@ -60,12 +70,13 @@ class SaveSession:
             self.negotiated = False
             self.actions.append("put migration capabilities and parameters back")
 
-    async def in_thread(self, work: t.Callable[[], _Result]) -> _Result:
-        """Run blocking file work beside the event loop, so that signals and the deadline count."""
-        loop = asyncio.get_running_loop()
+    async def in_time(self, work: t.Awaitable[_Result]) -> _Result:
+        """Wait for ``work`` until the deadline."""
         try:
-            return await asyncio.wait_for(
-                loop.run_in_executor(None, work), self.deadline.remaining_seconds()
-            )
+            return await asyncio.wait_for(work, self.deadline.remaining_seconds())
         except asyncio.TimeoutError:
             raise self.deadline.exceeded(self.step) from None
+
+    async def in_thread(self, work: t.Callable[[], _Result]) -> _Result:
+        """Run blocking file work beside the event loop, so that signals and the deadline count."""
+        return await self.in_time(asyncio.get_running_loop().run_in_executor(None, work))

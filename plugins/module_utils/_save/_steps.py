@@ -11,12 +11,13 @@ image is verified, and the complete magic comes last.
 from __future__ import annotations
 
 import time
-import typing as t
 
-from .._errors import ImageInvalid
+from .._errors import ImageInvalid, MigrationFailed
+from .._pipeline import Pipeline, decode_and_verify
 from .._qemu._fdset import hand_over, uri
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._ram_blocks import compare
+from .._saveimage._compressors import compressor_of
 from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
 from .._saveimage._life import LifeState, life_block
 from .._saveimage._prefix import build_prefix
@@ -26,6 +27,7 @@ from ._plan import MAPPED_RAM
 from ._session import STOP_SECONDS, SaveSession
 
 CONTENT = "content"
+_FD_NAME = "vmfleet"
 STRUCTURE = "structure"
 
 
@@ -59,13 +61,29 @@ async def prepare_qemu(session: SaveSession) -> None:
     await session.apply(session.plan.negotiated.apply)
     session.actions.append("set migration capabilities and parameters")
     session.step = "handing the image to QEMU"
-    session.fdset_id = await hand_over(
-        session.monitor,
+    if session.plan.through_pipe:
+        await _open_pipeline(session)
+    else:
+        session.fdset_id = await hand_over(
+            session.monitor,
+            session.image.fd,
+            write=True,
+            direct=session.plan.negotiated.bypass_cache,
+        )
+    session.deadline.check(session.step)
+
+
+async def _open_pipeline(session: SaveSession) -> None:
+    session.pipeline = await Pipeline.into_image(
         session.image.fd,
-        write=True,
+        session.image.path,
+        session.layout.data_offset_bytes,
+        compressor_of(session.plan.kind.image_format),
         direct=session.plan.negotiated.bypass_cache,
     )
-    session.deadline.check(session.step)
+    session.fd_name = _FD_NAME
+    await session.monitor.get_fd(session.pipeline.qemu_fd, _FD_NAME)
+    session.pipeline.release()
 
 
 async def write_guest(session: SaveSession) -> MigrationReport:
@@ -76,12 +94,26 @@ async def write_guest(session: SaveSession) -> MigrationReport:
         await session.monitor.execute("stop", timeout_seconds=STOP_SECONDS)
         session.actions.append("stopped the vCPUs")
     session.step = "writing the guest's state"
-    address = uri(t.cast(int, session.fdset_id), session.layout.data_offset_bytes)
     migration = Migration(session.monitor, session.guest.process)
-    report = await migration.run("migrate", {"uri": address}, session.deadline)
+    try:
+        report = await migration.run("migrate", {"uri": _address(session)}, session.deadline)
+    except MigrationFailed:
+        # A full disk or a compressor that died is a broken pipe to QEMU.
+        if session.pipeline is not None:
+            await session.pipeline.raise_failure()
+        raise
+    if session.pipeline is not None:
+        session.step = "waiting for the end of the stream"
+        await session.in_time(session.pipeline.finish())
     await wait_for_run_state(session.monitor, ("postmigrate",))
     session.actions.append("wrote the guest's state into the image")
     return report
+
+
+def _address(session: SaveSession) -> str:
+    if session.fdset_id is None:
+        return f"fd:{session.fd_name}"
+    return uri(session.fdset_id, session.layout.data_offset_bytes)
 
 
 async def verify_image(session: SaveSession) -> tuple[Structure, str]:
@@ -90,7 +122,11 @@ async def verify_image(session: SaveSession) -> tuple[Structure, str]:
     session.step = "flushing the image to its store"
     await session.in_thread(image.sync)
     session.step = "verifying the image"
-    structure = await session.in_thread(lambda: verify_structure(image.fd, image.path))
+    compressor = compressor_of(session.plan.kind.image_format)
+    if compressor is None:
+        structure = await session.in_thread(lambda: verify_structure(image.fd, image.path))
+    else:
+        structure = await session.in_time(decode_and_verify(image.fd, image.path, compressor))
     blocks = [(block.name, block.used_length_bytes) for block in structure.head.ram_blocks]
     in_image = {name for name, _length in blocks}
     live = [block for block in session.guest.ram_blocks if block.name in in_image]

@@ -31,6 +31,8 @@ async def undo(session: SaveSession, cause: BaseException) -> t.NoReturn:
     step = session.step
     withdrawn = _withdraw_image(session)
     state = await _release_guest(session, may_continue=withdrawn)
+    if session.pipeline is not None:
+        await session.pipeline.abort()
     if not isinstance(cause, (VmfleetError, OSError, asyncio.CancelledError)):
         raise cause
     plan = session.plan

@@ -18,6 +18,7 @@ from .._errors import ImageInvalid
 from ._bitmap import PageCounts, read_bitmap
 from ._extents import first_missing_page
 from ._prefix import Prefix, read_prefix
+from ._sample import StreamSample
 from ._stream import MAPPED_RAM, SEQUENTIAL, UNKNOWN, RamBlock, StreamHead, read_stream_head
 from ._tail import StreamTail, read_tail
 
@@ -63,6 +64,28 @@ def _check_pages(fd: int, path: str, block: RamBlock, byte_order: str) -> PageCo
             "there: it was never written, or the file was copied without its data",
         )
     return bitmap.count()
+
+
+def verify_decoded(fd: int, path: str, sample: StreamSample) -> Structure:
+    """Walk a compressed image whose stream was decoded to its end into ``sample``.
+
+    Checked: prefix, configuration, RAM block list, end marker and device description at exactly
+    the stream's end. Offsets in errors count from the start of the decoded stream.
+    """
+    prefix = read_prefix(fd, path)
+    status = os.fstat(fd)
+    what = f"{path}, decoded"
+    head = read_stream_head(sample.fd, what, 0, sample.length_bytes)
+    if head.layout != SEQUENTIAL:
+        raise ImageInvalid(what, 0, f"the decoded stream is {head.layout}, not sequential")
+    return Structure(
+        prefix=prefix,
+        head=head,
+        pages=(),
+        tail=read_tail(sample.fd, what, head.end_bytes, sample.length_bytes),
+        apparent_bytes=status.st_size,
+        allocated_bytes=status.st_blocks * _BLOCK_UNIT_BYTES,
+    )
 
 
 def verify_structure(fd: int, path: str) -> Structure:

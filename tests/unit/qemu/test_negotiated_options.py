@@ -75,7 +75,11 @@ def test_bypass_cache_asked_for_is_on_and_says_whether_it_was_proved(
             "filesystem .* refuses O_DIRECT",
         ),
         (replace(SAVE, layout="sequential", channels=2), OFFER, "parallel_channels 2 .*sequential"),
-        (replace(SAVE, layout="sequential", bypass_cache=True), OFFER, "only with the mapped-ram"),
+        (
+            replace(SAVE, layout="sequential", bypass_cache=True, direct_io_proved=False),
+            OFFER,
+            "filesystem .* refuses O_DIRECT",
+        ),
         (replace(SAVE, channels=0), OFFER, "between 1 and 255, not 0"),
         (replace(SAVE, channels=256), OFFER, "between 1 and 255, not 256"),
         (
@@ -119,3 +123,12 @@ def test_what_is_only_preferred_degrades_and_says_so(
 def test_exit_on_error_is_passed_on(supported: bool) -> None:
     offer = replace(OFFER, migrate_incoming_exit_on_error=supported)
     assert negotiate(RESTORE, offer).exit_on_error_supported is supported
+
+
+def test_a_sequential_stream_bypasses_the_cache_without_qemus_direct_io():
+    outcome = negotiate(replace(SAVE, layout="sequential", bypass_cache=True), OFFER)
+    assert outcome.bypass_cache is True
+    (parameters,) = (
+        step.arguments for step in outcome.apply if step.command == "migrate-set-parameters"
+    )
+    assert parameters["direct-io"] is False

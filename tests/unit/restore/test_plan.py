@@ -51,7 +51,6 @@ def ram(name, used, total=None):
         ({"state": "partial"}, (), "partial"),
         ({"state": "partial"}, ("spent",), "partial"),
         ({"state": "spent"}, (), "spent"),
-        ({"layout": "compressed"}, (), "compressed"),
     ],
 )
 def test_an_image_that_must_not_be_restored_is_refused(image, allow, words):

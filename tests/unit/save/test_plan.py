@@ -78,9 +78,24 @@ def test_a_compressor_that_version_3_ignores_is_a_warning():
     assert "zstd" in kind.warnings[0]
 
 
-def test_a_compressor_for_version_2_is_refused_by_name():
-    with pytest.raises(Refused, match="zstd"):
-        choose_kind(a_request(), QemuConf("/etc/libvirt/qemu.conf", 2, "zstd"))
+@pytest.mark.parametrize("label", ["gzip", "bzip2", "xz", "lzop", "zstd"])
+def test_a_compressor_makes_a_version_2_image_whose_stream_goes_through_a_pipe(label):
+    kind = choose_kind(a_request(), QemuConf("/etc/libvirt/qemu.conf", 2, label))
+    assert (kind.version, kind.image_format, kind.layout) == (2, label, "sequential")
+    assert a_plan(a_request(image_format=label)).through_pipe is True
+
+
+@pytest.mark.parametrize(
+    ("options", "through_pipe"),
+    [
+        ({"image_format": "raw"}, False),
+        ({"image_format": "raw", "bypass_cache": True}, True),
+        ({"image_format": "sparse", "bypass_cache": True}, False),
+        ({"bypass_cache": True}, False),
+    ],
+)
+def test_a_plain_stream_goes_through_a_pipe_only_for_the_o_direct_pump(options, through_pipe):
+    assert a_plan(a_request(**options)).through_pipe is through_pipe
 
 
 @pytest.mark.parametrize(
