@@ -79,9 +79,12 @@ async def interruptible(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
         ) from None
 
 
-def fail(module: AnsibleModule, error: VmfleetError) -> t.NoReturn:
+def fail(module: AnsibleModule, error: VmfleetError | OSError) -> t.NoReturn:
     """End the module with everything the error knows."""
-    facts = dict(error.facts)
-    facts.setdefault("changed", False)
-    module.fail_json(msg=error.message, **facts)
+    facts: dict[str, t.Any] = {"changed": False, "actions": []}
+    message = str(error)
+    if isinstance(error, VmfleetError):
+        facts.update(error.facts)
+        message = error.message
+    module.fail_json(msg=message, **facts)
     raise AssertionError("fail_json returned")

@@ -9,7 +9,6 @@ A damaged image is described as far as it goes, with its problems; it never hide
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import typing as t
@@ -64,16 +63,16 @@ def list_images(path: str, *, read_memory_map: bool) -> Listing:
 
 def _read(path: str, read_memory_map: bool) -> dict[str, t.Any]:
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise NotASaveImage(path, 0, "not a regular file")
         fd = os.open(path, _OPEN)
+    except FileNotFoundError as exc:  # removed just now
+        raise NotASaveImage(path, 0, "it is gone") from exc
     except OSError as exc:
-        if exc.errno in (errno.ELOOP, errno.ENOENT):  # a symlink, or removed just now
-            raise NotASaveImage(path, 0, str(exc.strerror)) from exc
         problem = f"{path} cannot be opened: {exc.strerror}"
         return {"path": path, "state": UNREADABLE, "problems": [problem]}
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotASaveImage(path, 0, "not a regular file")
         return {
             "path": path,
             "apparent_bytes": status.st_size,

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 import typing as t
 from dataclasses import dataclass
@@ -178,6 +179,8 @@ def describe_target(path: str) -> SavedImage | None:
             f"{path} exists, but cannot be read as a save image: {exc.strerror}."
         ) from exc
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Refused(f"{path} exists and is not a regular file; it will not be replaced.")
         return describe(fd, path)
     except NotASaveImage as exc:
         raise Refused(f"{path} exists and is not a save image; it will not be replaced.") from exc

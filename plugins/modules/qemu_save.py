@@ -378,7 +378,7 @@ def main() -> None:
         outcome = asyncio.run(
             interruptible(save(request_from(module.params), check_mode=module.check_mode))
         )
-    except VmfleetError as exc:
+    except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:
         module.warn(warning)

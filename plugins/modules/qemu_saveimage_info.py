@@ -282,7 +282,7 @@ def main() -> None:
     try:
         require_absolute(path=path)
         listing = list_images(path, read_memory_map=module.params["read_memory_map"])
-    except VmfleetError as exc:
+    except (VmfleetError, OSError) as exc:
         fail(module, exc)
     module.exit_json(
         changed=False, images=list(listing.images), skipped_files=listing.skipped_files

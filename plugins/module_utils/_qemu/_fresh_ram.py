@@ -66,6 +66,14 @@ def used_reason(path: str) -> str | None:
     return None if offset is None else f"it holds data from offset {offset} on"
 
 
+def _as_seen_by(process: ProcessIdentity | None, path: str) -> str:
+    """A path of QEMU's as it is reached from here: its working directory and mount namespace."""
+    if process is None:
+        return path
+    root = f"/proc/{process.pid}/{'root' if os.path.isabs(path) else 'cwd'}"
+    return os.path.join(root, path.lstrip("/")) if os.access(root, os.X_OK) else path
+
+
 async def stale_backends(monitor: Monitor, process: ProcessIdentity | None) -> tuple[str, ...]:
     """One sentence for each file-backed memory backend that is not provably empty."""
     found = []
@@ -74,10 +82,7 @@ async def stale_backends(monitor: Monitor, process: ProcessIdentity | None) -> t
             continue
         backend = f"/objects/{entry['name']}"
         path = str(await monitor.execute("qom-get", {"path": backend, "property": "mem-path"}))
-        seen = path
-        if process is not None and not os.path.isabs(path):
-            seen = os.path.join(f"/proc/{process.pid}/cwd", path)
-        reason = used_reason(seen)
+        reason = used_reason(_as_seen_by(process, path))
         if reason is not None:
             found.append(f"Memory backend {entry['name']} uses {path}, and {reason}.")
     return tuple(found)

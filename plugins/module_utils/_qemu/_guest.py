@@ -96,9 +96,32 @@ def _is_qemu(pid: int) -> bool:
         return False
 
 
-def _missing_files(nodes: t.Iterable[BlockNode]) -> frozenset[str]:
+def _missing_files(nodes: t.Iterable[BlockNode], pid: int | None) -> frozenset[str]:
+    """Files of disks that are gone from where QEMU opened them.
+
+    Names are QEMU's: relative to its working directory, in its mount namespace. One that cannot
+    be looked at (permission, an fdset) does not count as gone.
+    """
     files = (node.filename for node in nodes if node.driver == "file" and node.filename)
-    return frozenset(name for name in files if not os.path.exists(name))
+    return frozenset(name for name in files if _is_gone(name, pid))
+
+
+def _is_gone(name: str, pid: int | None) -> bool:
+    if name.startswith("/dev/fdset/") or (pid is None and not os.path.isabs(name)):
+        return False
+    places = [name] if os.path.isabs(name) else []
+    if pid is not None:
+        root = "root" if os.path.isabs(name) else "cwd"
+        places.append(os.path.join(f"/proc/{pid}/{root}", name.lstrip("/")))
+    for place in places:
+        try:
+            os.stat(place)
+            return False
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return True
 
 
 async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
@@ -132,7 +155,7 @@ async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
         block_nodes=nodes,
         block_jobs=tuple(await ask("query-block-jobs")),
         block_exports=tuple(await ask("query-block-exports")),
-        missing_files=_missing_files(nodes),
+        missing_files=_missing_files(nodes, pid),
         ram_blocks=parse_info_ramblock(await monitor.human("info ramblock")),
     )
 

@@ -20,9 +20,9 @@ import tempfile
 import time
 import typing as t
 
-from .._errors import Refused, VmfleetError
+from .._errors import MonitorError, Refused, VmfleetError
 from ._deadline import Deadline
-from ._monitor import Monitor, NoListener
+from ._monitor import Monitor
 
 # Tells QEMU's pid, then how it ended; killed without harm to QEMU when nobody asks any more. Python
 # ignores SIGPIPE, and a program would inherit that.
@@ -42,10 +42,12 @@ print(child, flush=True)
 status = os.waitpid(child, 0)[1]
 print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
 """
-_START_SECONDS = 60.0
+_START_SECONDS = 600.0
+_GREETING_SECONDS = 5.0
 _END_SECONDS = 5.0
 _STDERR_BYTES = 8192
-_SYSTEMD_RUNTIME = "/run/systemd/system"
+_SYSTEM_MANAGER = "/run/systemd/private"
+_USER_MANAGER = "/run/user/{}/systemd/private"
 
 
 class LaunchFailed(VmfleetError):
@@ -53,7 +55,11 @@ class LaunchFailed(VmfleetError):
 
 
 def systemd_prefix(systemd_runs: bool, user_id: int) -> tuple[str, ...]:
-    """Words before argv that move QEMU out of the login's scope, which ends with the login."""
+    """Words before argv that move QEMU out of the login's scope, which ends with the login.
+
+    ``systemd_runs``: the manager that would own the scope can be reached, the system's for root
+    and the user's own for others.
+    """
     if not systemd_runs:
         return ()
     manager = () if user_id == 0 else ("--user",)
@@ -126,7 +132,9 @@ async def launch(argv: t.Sequence[str]) -> LaunchedQemu:
 
     Raises `Refused` when the program cannot be found.
     """
-    prefix = systemd_prefix(os.path.isdir(_SYSTEMD_RUNTIME), os.geteuid())
+    user_id = os.geteuid()
+    manager = _SYSTEM_MANAGER if user_id == 0 else _USER_MANAGER.format(user_id)
+    prefix = systemd_prefix(os.path.exists(manager), user_id)
     command = [*prefix, resolve_program(argv[0]), *argv[1:]]
     with tempfile.TemporaryFile() as stderr:
         launcher = await asyncio.create_subprocess_exec(
@@ -143,19 +151,24 @@ async def launch(argv: t.Sequence[str]) -> LaunchedQemu:
 
 
 async def wait_for_monitor(qemu: LaunchedQemu, qmp_socket: str, deadline: Deadline) -> Monitor:
-    """Connect as soon as QEMU listens.
+    """Connect as soon as QEMU answers.
 
-    Raises `LaunchFailed` with QEMU's own words when it ends first or never listens.
+    It listens before its main loop runs; with much memory to allocate that takes a while. Raises
+    `LaunchFailed` with QEMU's own words when it ends first, `DeadlineExceeded`, or `LaunchFailed`
+    when it lives but does not answer for ten minutes.
     """
-    end = time.monotonic() + deadline.at_most(_START_SECONDS)
+    end = time.monotonic() + _START_SECONDS
     while True:
-        if qemu.exit_status() is not None:
-            raise LaunchFailed(f"The QEMU to restore into did not start: {qemu.describe_end()}.")
         try:
-            return await Monitor.connect(qmp_socket)
-        except NoListener as exc:
+            return await Monitor.connect(qmp_socket, deadline.at_most(_GREETING_SECONDS))
+        except MonitorError as exc:
+            if qemu.exit_status() is not None:
+                raise LaunchFailed(
+                    f"The QEMU to restore into did not start: {qemu.describe_end()}."
+                ) from exc
+            deadline.check(f"QEMU (pid {qemu.pid}) was starting")
             if time.monotonic() >= end:
                 raise LaunchFailed(
-                    f"QEMU runs (pid {qemu.pid}) but does not listen on {qmp_socket}."
+                    f"QEMU runs (pid {qemu.pid}) but does not answer on {qmp_socket}."
                 ) from exc
         await asyncio.sleep(0.02)

@@ -38,6 +38,7 @@ except ImportError:
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
 _UNIX_PATH_BYTES = 107
+_RETRY_SECONDS = 0.05
 
 
 class NoListener(MonitorError):
@@ -64,6 +65,17 @@ def _held(path: str, timeout_seconds: float) -> MonitorError:
     )
 
 
+async def _connect(sock: socket.socket, path: str) -> None:
+    # Full of waiting clients, a UNIX socket refuses at once with EAGAIN (unix(7)), which asyncio
+    # would take for a connection under way.
+    while True:
+        try:
+            sock.connect(path)
+            return
+        except BlockingIOError:
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
 async def _open_socket(path: str, timeout_seconds: float) -> socket.socket:
     if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
         raise MonitorError(
@@ -74,8 +86,7 @@ async def _open_socket(path: str, timeout_seconds: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     sock.setblocking(False)
     try:
-        loop = asyncio.get_running_loop()
-        await asyncio.wait_for(loop.sock_connect(sock, path), timeout_seconds)
+        await asyncio.wait_for(_connect(sock, path), timeout_seconds)
     except asyncio.TimeoutError:
         sock.close()
         raise _held(path, timeout_seconds) from None
@@ -140,9 +151,9 @@ class Monitor:
         self,
         command: str,
         arguments: t.Mapping[str, object] | None = None,
-        timeout_seconds: float = COMMAND_SECONDS,
+        timeout_seconds: float | None = COMMAND_SECONDS,
     ) -> t.Any:
-        """Run one QMP command and return its ``return`` value.
+        """Run one QMP command and return its ``return`` value; None waits without end.
 
         Raises `QmpCommandError` for QEMU's own refusal, `MonitorLost` when the connection broke,
         `MonitorError` when no answer came in time.

@@ -10,11 +10,12 @@ they provably never ran.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 from dataclasses import dataclass, field
 
-from .._errors import MigrationFailed, StoreError, VmfleetError
+from .._errors import MigrationFailed, QmpCommandError, StoreError, VmfleetError
 from .._image_record import LOADED_INTO, SavedImage
 from .._pipeline import Pipeline
 from .._qemu._deadline import Deadline
@@ -22,9 +23,10 @@ from .._qemu._fdset import hand_over, take_back, uri
 from .._qemu._guest import Guest
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._monitor import Monitor
-from .._qemu._negotiation import Negotiated
+from .._qemu._negotiation import Negotiated, Step
 from .._saveimage._compressors import compressor_of
 from .._saveimage._life import annotate, mark_ready, mark_spent
+from .._uninterrupted import uninterrupted
 from ._plan import RestorePlan
 
 _CONT_SECONDS = 300.0
@@ -46,6 +48,9 @@ class RestoreSession:
     step: str = "reading the image"
     image_state: str = ""
     may_have_run: bool = False
+    load_began: bool = False
+    fdset_id: int | None = None
+    guest_state: str = "absent"
 
     def __post_init__(self) -> None:
         self.image_state = self.image.state
@@ -58,22 +63,48 @@ async def load(
     negotiated = plan.negotiated
     if negotiated is None:
         raise AssertionError("a load needs a QEMU to negotiate with")
+    try:
+        return await _load(session, monitor, guest, plan, negotiated)
+    except BaseException:
+        await uninterrupted(_give_back(session, monitor, negotiated))
+        raise
+
+
+async def _give_back(session: RestoreSession, monitor: Monitor, negotiated: Negotiated) -> None:
+    """After a failed load: QEMU's settings as before, as far as it still answers."""
+    with contextlib.suppress(VmfleetError):
+        if session.fdset_id is not None:
+            await take_back(monitor, session.fdset_id)
+        await _apply(monitor, negotiated.put_back)
+        session.guest_state = str((await monitor.execute("query-status"))["status"])
+
+
+async def _apply(monitor: Monitor, steps: t.Iterable[Step]) -> None:
+    for step in steps:
+        await monitor.execute(step.command, step.arguments)
+
+
+async def _load(
+    session: RestoreSession,
+    monitor: Monitor,
+    guest: Guest,
+    plan: RestorePlan,
+    negotiated: Negotiated,
+) -> MigrationReport:
     session.step = "holding the vCPUs"
     # While it waits, stop only means: do not start by yourself after the load.
     await monitor.execute("stop")
     session.step = "setting QEMU's migration capabilities"
-    for step in negotiated.apply:
-        await monitor.execute(step.command, step.arguments)
+    await _apply(monitor, negotiated.apply)
     load_from = _load_from_pipe if plan.through_pipe else _load_from_file
     report = await load_from(session, monitor, guest, plan, negotiated)
-    await wait_for_run_state(monitor, _NEVER_RAN)
+    session.guest_state = await wait_for_run_state(monitor, _NEVER_RAN)
     session.actions.append("loaded the guest's state")
     session.step = "putting QEMU's migration settings back"
-    for step in negotiated.put_back:
-        await monitor.execute(step.command, step.arguments)
+    await _apply(monitor, negotiated.put_back)
     session.step = "noting in the image where it was loaded"
-    if session.image_state == "ready":
-        annotate(session.fd, session.image.path, _loaded_note(guest))
+    note = annotate if session.image_state == "ready" else mark_spent
+    note(session.fd, session.image.path, _loaded_note(guest))
     return report
 
 
@@ -85,10 +116,13 @@ async def _load_from_file(
     negotiated: Negotiated,
 ) -> MigrationReport:
     session.step = "handing the image to QEMU"
-    fdset_id = await hand_over(monitor, session.fd, write=False, direct=negotiated.bypass_cache)
-    address = uri(fdset_id, session.image.data_offset_bytes)
+    session.fdset_id = await uninterrupted(
+        hand_over(monitor, session.fd, write=False, direct=negotiated.bypass_cache)
+    )
+    address = uri(session.fdset_id, session.image.data_offset_bytes)
     report = await _migrate(session, monitor, guest, address, negotiated)
-    await take_back(monitor, fdset_id)
+    await take_back(monitor, session.fdset_id)
+    session.fdset_id = None
     return report
 
 
@@ -131,6 +165,7 @@ async def _migrate(
     negotiated: Negotiated,
 ) -> MigrationReport:
     session.step = "loading the guest's state"
+    session.load_began = True
     arguments: dict[str, object] = {"uri": address}
     if negotiated.exit_on_error_supported:
         arguments["exit-on-error"] = False
@@ -156,12 +191,12 @@ async def run_guest(session: RestoreSession, monitor: Monitor, guest: Guest) -> 
     session.may_have_run = True
     try:
         await monitor.execute("cont", timeout_seconds=_CONT_SECONDS)
-        state = await wait_for_run_state(monitor, ("running",), _SETTLE_SECONDS)
-    except VmfleetError:
+    except QmpCommandError:
         await _unmark_if_never_ran(session, monitor, guest)
         raise
+    session.guest_state = await wait_for_run_state(monitor, ("running",), _SETTLE_SECONDS)
     session.actions.append("continued the guest")
-    return state
+    return session.guest_state
 
 
 async def _unmark_if_never_ran(session: RestoreSession, monitor: Monitor, guest: Guest) -> None:

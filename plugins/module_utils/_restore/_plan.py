@@ -73,6 +73,11 @@ def check_image(saved: SavedImage, request: RestoreRequest) -> tuple[str, ...]:
             f"{where} is partial: its save was never finished, or still goes on. It cannot be "
             "restored; the guest's RAM is not in it."
         )
+    if saved.layout == SEQUENTIAL and request.parallel_channels is not None:
+        raise Refused(
+            f"{where} holds a sequential stream, which is one stream: parallel_channels "
+            f"{request.parallel_channels} does not go with it. Leave it out."
+        )
     if saved.state == "spent":
         if "spent" not in request.allow:
             raise Refused(
@@ -106,7 +111,7 @@ def decide_for_live_guest(saved: SavedImage, guest: Guest, request: RestoreReque
             f"The guest on {request.qmp_socket} was restored from this image and is now in run "
             f"state {guest.run_state}. Somebody stopped it since; continue it over its monitor."
         )
-    if mine and saved.loaded_into is not None and guest.run_state == "paused":
+    if mine and saved.loaded_into is not None and guest.run_state in ("paused", "prelaunch"):
         return "continue" if wants_running else "unchanged"
     if mine and guest.run_state == "running":
         raise Refused(

@@ -22,12 +22,13 @@ from .._qemu._deadline import Deadline
 from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
 from .._qemu._fresh_ram import stale_backends
 from .._qemu._guest import Guest, observe
-from .._qemu._launch import LaunchedQemu, launch, wait_for_monitor
+from .._qemu._launch import LaunchedQemu, launch, resolve_program, wait_for_monitor
 from .._qemu._migration import MigrationReport
 from .._qemu._monitor import Monitor, NoListener
 from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import lock_image
 from .._saveimage._verify import verify_structure
+from .._uninterrupted import uninterrupted
 from ._load import RestoreSession, load, remove_image, run_guest
 from ._outcome import RestoreOutcome
 from ._plan import (
@@ -67,6 +68,7 @@ class _Restore:
         self._image = describe(fd, request.path)
         self._session = RestoreSession(self._image, fd, Deadline(request.timeout_seconds))
         self._launched: LaunchedQemu | None = None
+        self._launched_ended = False
 
     async def execute(self) -> RestoreOutcome:
         if self._image.state == "partial":
@@ -88,7 +90,7 @@ class _Restore:
                 cleanup.push_async_callback(monitor.close)
                 return await self._use(monitor)
         except BaseException as exc:
-            await self._fail(exc)
+            await uninterrupted(self._fail(exc))
         finally:
             if self._launched is not None:
                 await self._launched.let_go()
@@ -110,17 +112,19 @@ class _Restore:
         try:
             return await Monitor.connect(request.qmp_socket)
         except NoListener as exc:
+            check_image(self._image, request)
+            if request.argv is not None:
+                argv, changes = incoming_argv(request.argv, request.qmp_socket)
+                resolve_program(argv[0])
             if self._check_mode:
                 return None
-            check_image(self._image, request)
             if request.argv is None:
                 raise Refused(
                     f"{exc.message} Start a QEMU there with -incoming defer -S, or give argv and "
                     "this module starts it."
                 ) from exc
         self._session.step = "starting QEMU"
-        argv, changes = incoming_argv(request.argv, request.qmp_socket)
-        self._launched = await launch(argv)
+        self._launched = await uninterrupted(launch(argv))
         self._session.actions += [f"started QEMU (pid {self._launched.pid})", *changes]
         return await wait_for_monitor(self._launched, request.qmp_socket, self._session.deadline)
 
@@ -138,12 +142,14 @@ class _Restore:
         if self._check_mode or plan.negotiated is None:
             return self._planned(plan, guest)
         report = await load(self._session, monitor, guest, plan)
-        state = "paused"
         if plan.run_afterwards:
-            state = await run_guest(self._session, monitor, guest)
-            if self._request.remove_image:
-                remove_image(self._session)
-        return self._outcome(plan, guest, state, changed=True, report=report)
+            await uninterrupted(self._run(monitor, guest))
+        return self._outcome(plan, guest, self._session.guest_state, changed=True, report=report)
+
+    async def _run(self, monitor: Monitor, guest: Guest) -> None:
+        await run_guest(self._session, monitor, guest)
+        if self._request.remove_image:
+            remove_image(self._session)
 
     async def _plan(self, monitor: Monitor, guest: Guest) -> RestorePlan:
         proved: bool | None = None
@@ -167,8 +173,8 @@ class _Restore:
             return self._outcome(plan, guest, guest.run_state, changed=False)
         if self._check_mode:
             return self._planned(plan, guest)
-        state = await run_guest(self._session, monitor, guest)
-        return self._outcome(plan, guest, state, changed=True)
+        await uninterrupted(self._run(monitor, guest))
+        return self._outcome(plan, guest, self._session.guest_state, changed=True)
 
     # When it fails.
 
@@ -179,6 +185,7 @@ class _Restore:
             said = self._launched.stderr_tail()
             if not self._session.may_have_run:
                 await self._launched.end()
+                self._launched_ended = True
                 self._session.actions.append("ended the QEMU that was started")
         if isinstance(cause, Refused) or not isinstance(
             cause, (VmfleetError, OSError, asyncio.CancelledError)
@@ -193,14 +200,22 @@ class _Restore:
             guest={
                 "name": self._image.name,
                 "uuid": self._image.uuid,
-                "state": "unknown" if self._session.may_have_run else "absent",
+                "state": self._guest_state(),
             },
             image={"path": self._image.path, "state": self._session.image_state},
             actions=list(self._session.actions),
+            changed=self._session.may_have_run,
         ) from cause
+
+    def _guest_state(self) -> str:
+        if self._session.may_have_run and self._session.guest_state != "running":
+            return "unknown"
+        return "absent" if self._launched_ended else self._session.guest_state
 
     def _advice(self) -> str:
         state = self._session.image_state
+        if self._session.guest_state == "running":
+            return f"The guest runs, and the image is {state}."
         if self._session.may_have_run:
             return (
                 f"The image is {state}; whether the guest's vCPUs ran is not known. Look with "
@@ -209,6 +224,8 @@ class _Restore:
         kept = f"The image is unharmed and {state}."
         if self._launched is not None:
             return f"{kept} The QEMU that this run started was ended; no guest runs."
+        if not self._session.load_began:
+            return f"{kept} The QEMU on {self._request.qmp_socket} still waits."
         return (
             f"{kept} The QEMU on {self._request.qmp_socket} cannot be used for another try: end "
             "it and start a new one."

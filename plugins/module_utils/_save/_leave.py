@@ -15,7 +15,7 @@ from .._failure import facts_of, words_of
 from .._image_record import QUIT_BY_SAVE, SPENT_BY
 from .._qemu._migration import wait_for_run_state
 from .._qemu._monitor import Monitor, MonitorLost, NoListener
-from .._qemu._process import wait_for_exit
+from .._qemu._process import is_alive, wait_for_exit
 from .._saveimage._life import annotate, mark_spent
 from ._session import STOP_SECONDS, SaveSession
 from ._undo import SaveFailed
@@ -30,34 +30,50 @@ async def leave(session: SaveSession) -> tuple[str, str]:
     """
     image_state = "ready"
     try:
-        await session.reset_qemu()
         if session.plan.guest_state == "stopped":
+            # A QEMU that ends takes its settings with it.
+            with contextlib.suppress(MonitorError):
+                await session.reset_qemu()
             await _quit(session)
             return "stopped", image_state
+        await session.reset_qemu()
         if session.plan.guest_state == "running":
             await _spend(session)
             image_state = "spent"
             await _continue(session)
             return "running", image_state
         return "postmigrate", image_state
-    except (VmfleetError, OSError, asyncio.CancelledError) as exc:
+    except (VmfleetError, OSError) as exc:
+        step, state = session.step, await _state_now(session)
         raise SaveFailed(
-            f"The image {session.plan.path} is complete and verified, but {session.step} "
-            f"failed: {words_of(exc)} {_advice(image_state)}",
+            f"The image {session.plan.path} is complete and verified, but {step} failed: "
+            f"{words_of(exc)} {_advice(image_state, state)}",
             **facts_of(exc),
-            step=session.step,
-            guest={"name": session.plan.name, "uuid": session.plan.uuid, "state": "postmigrate"},
+            step=step,
+            guest={"name": session.plan.name, "uuid": session.plan.uuid, "state": state},
             image={"path": session.plan.path, "state": image_state},
             actions=list(session.actions),
             changed=True,
         ) from exc
 
 
-def _advice(image_state: str) -> str:
+async def _state_now(session: SaveSession) -> str:
+    process = session.guest.process
+    if process is not None and not is_alive(process):
+        return "stopped"
+    try:
+        return str((await session.monitor.execute("query-status", timeout_seconds=10))["status"])
+    except MonitorError:
+        return "unknown"
+
+
+def _advice(image_state: str, state: str) -> str:
+    if state == "stopped":
+        return f"Its QEMU has ended, and the image is {image_state}."
     if image_state == "spent":
         return "The image is spent; look at the guest with query-status, and continue it with cont."
     return (
-        "The guest was last seen in postmigrate. Do not continue it while the image is ready: end "
+        f"The guest is in run state {state}. Do not continue it while the image is ready: end "
         "that QEMU and restore the image, or remove the image first and then continue the guest."
     )
 

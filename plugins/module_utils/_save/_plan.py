@@ -168,7 +168,8 @@ def _agree(what: str, sources: t.Sequence[str | None]) -> str | None:
 
 
 def _name_from(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0] or "guest"
+    name = os.path.splitext(os.path.basename(path))[0] or "guest"
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def check_guest(request: SaveRequest, guest: Guest) -> tuple[str, ...]:

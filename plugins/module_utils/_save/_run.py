@@ -11,18 +11,20 @@ import os
 import time
 import typing as t
 
-from .._errors import Refused
+from .._errors import Refused, StoreError
 from .._image_record import SavedImage, build_record, describe, describe_target
 from .._libvirt._qemu_conf import QemuConf, read_knobs
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
 from .._qemu._guest import Guest, observe
+from .._qemu._guest_lock import guest_lock
 from .._qemu._monitor import Monitor, NoListener
 from .._saveimage._compressors import compressor_of, find_program
 from .._saveimage._domain_xml import identity, minimal_domain_xml
 from .._saveimage._prefix import plan_prefix
-from .._saveimage._publish import PartialImage, lock_image
+from .._saveimage._publish import PartialImage, check_target, lock_image
 from .._saveimage._record import RECORD_TAG, pack_block
+from .._uninterrupted import uninterrupted
 from ._leave import leave
 from ._outcome import SaveOutcome
 from ._plan import SavePlan, choose_kind, plan_save
@@ -50,13 +52,20 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
         return _without_listener(request, existing, exc)
     try:
         guest = await observe(monitor)
-        xml = _read_domain_xml(request.domain_xml_file)
-        plan = _plan(request, guest, existing, xml, direct_io_proved=None)
-        if check_mode:
-            return _planned(plan, guest)
-        with _held(existing), contextlib.closing(PartialImage.create(plan.path)) as image:
-            session = _session(request, monitor, guest, plan, xml, image)
-            return await _run(session, request, existing, started)
+        try:
+            check_target(request.path)
+            plan = _plan(request, guest, existing, direct_io_proved=None)
+            if check_mode:
+                return _planned(plan, guest)
+            with guest_lock(guest.process, request.qmp_socket), _held(existing):
+                guest = await observe(monitor)
+                plan = _plan(request, guest, existing, direct_io_proved=None)
+                session = _session(request, monitor, guest, plan)
+                with contextlib.closing(session.image):
+                    return await _run(session, request, existing, started)
+        except Refused as exc:
+            exc.facts.setdefault("guest", {"state": guest.run_state})
+            raise
     finally:
         await monitor.close()
 
@@ -85,10 +94,16 @@ def _without_listener(
 
 
 def _read_conf(request: SaveRequest) -> QemuConf:
-    if request.image_version is not None or request.image_format is not None:
-        # What was asked for by name needs no default; an unreadable file is no obstacle then.
-        return QemuConf(request.qemu_conf, None, None)
-    return read_knobs(request.qemu_conf)
+    silent = QemuConf(request.qemu_conf, None, None)
+    if request.image_format is not None:
+        return silent
+    try:
+        return read_knobs(request.qemu_conf)
+    except StoreError:
+        # Unreadable is no obstacle to a version that was asked for by name.
+        if request.image_version is None:
+            raise
+        return silent
 
 
 def _read_domain_xml(path: str | None) -> str | None:
@@ -108,10 +123,10 @@ def _plan(
     request: SaveRequest,
     guest: Guest,
     existing: SavedImage | None,
-    xml: str | None,
     *,
     direct_io_proved: bool | None,
 ) -> SavePlan:
+    xml = _read_domain_xml(request.domain_xml_file)
     compressor = compressor_of(choose_kind(request, _read_conf(request)).image_format)
     if compressor is not None:
         find_program(compressor)
@@ -164,15 +179,9 @@ def _held(existing: SavedImage | None) -> t.Iterator[None]:
         os.close(fd)
 
 
-def _session(
-    request: SaveRequest,
-    monitor: Monitor,
-    guest: Guest,
-    plan: SavePlan,
-    xml: str | None,
-    image: PartialImage,
-) -> SaveSession:
-    domain_xml = xml or minimal_domain_xml(
+def _session(request: SaveRequest, monitor: Monitor, guest: Guest, plan: SavePlan) -> SaveSession:
+    """Everything that can be made without the file first, then the file."""
+    domain_xml = _read_domain_xml(request.domain_xml_file) or minimal_domain_xml(
         name=plan.name,
         uuid=plan.uuid,
         memory_bytes=guest.memory_bytes,
@@ -184,14 +193,15 @@ def _session(
     record = build_record(guest, name=plan.name, uuid=plan.uuid, guest_state=plan.guest_state)
     room = len(pack_block(RECORD_TAG, record)) + _RECORD_SPARE_BYTES
     capacity = -(-room // _BLOCK_BYTES) * _BLOCK_BYTES
+    layout = plan_prefix(domain_xml, None, capacity)
     return SaveSession(
         monitor=monitor,
         guest=guest,
         plan=plan,
         domain_xml=domain_xml,
-        image=image,
+        image=PartialImage.create(plan.path),
         deadline=Deadline(request.timeout_seconds),
-        layout=plan_prefix(domain_xml, None, capacity),
+        layout=layout,
         record=record,
     )
 
@@ -201,9 +211,7 @@ def _prove_direct_io(
 ) -> None:
     session.step = "trying O_DIRECT on the image"
     refusal = direct_io_refusal(session.image.fd, session.layout.data_offset_bytes, write=True)
-    session.plan = _plan(
-        request, session.guest, existing, session.domain_xml, direct_io_proved=refusal is None
-    )
+    session.plan = _plan(request, session.guest, existing, direct_io_proved=refusal is None)
 
 
 async def _run(
@@ -213,6 +221,9 @@ async def _run(
     started: float,
 ) -> SaveOutcome:
     try:
+        if describe_target(session.image.target) != existing:
+            # Whoever publishes here holds the lock of the partial file, which is ours now.
+            raise Refused(f"{session.image.target} changed while the save was being planned.")
         begin_image(session)
         if session.plan.negotiated.bypass_cache:
             _prove_direct_io(session, request, existing)
@@ -221,8 +232,8 @@ async def _run(
         structure, verified = await verify_image(session)
         publish_image(session)
     except BaseException as exc:
-        await undo(session, exc)
-    state, image_state = await leave(session)
+        await uninterrupted(undo(session, exc))
+    state, image_state = await uninterrupted(leave(session))
     stopped_at = session.stopped_at if session.stopped_at is not None else started
     plan, now = session.plan, time.monotonic()
     return SaveOutcome(

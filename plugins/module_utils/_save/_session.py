@@ -45,6 +45,7 @@ class SaveSession:
     negotiated: bool = False
     fdset_id: int | None = None
     stopped_at: float | None = None
+    migrating: bool = False
     publishing: bool = False
     pipeline: Pipeline | None = None
     fd_name: str | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 
-from .._errors import ImageInvalid, MigrationFailed
+from .._errors import ImageInvalid, MigrationFailed, QmpCommandError, VmfleetError
 from .._pipeline import Pipeline, decode_and_verify
 from .._qemu._fdset import hand_over, uri
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
@@ -22,6 +22,7 @@ from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
 from .._saveimage._life import LifeState, life_block
 from .._saveimage._prefix import build_prefix
 from .._saveimage._verify import Structure, verify_structure
+from .._uninterrupted import uninterrupted
 from ._content import RamRange, first_difference
 from ._plan import MAPPED_RAM
 from ._session import STOP_SECONDS, SaveSession
@@ -29,6 +30,10 @@ from ._session import STOP_SECONDS, SaveSession
 CONTENT = "content"
 _FD_NAME = "vmfleet"
 STRUCTURE = "structure"
+
+
+class GuestChanged(VmfleetError):
+    """The guest is no longer what the plan was made for."""
 
 
 def prefix_of(session: SaveSession, state: LifeState) -> bytes:
@@ -64,11 +69,14 @@ async def prepare_qemu(session: SaveSession) -> None:
     if session.plan.through_pipe:
         await _open_pipeline(session)
     else:
-        session.fdset_id = await hand_over(
-            session.monitor,
-            session.image.fd,
-            write=True,
-            direct=session.plan.negotiated.bypass_cache,
+        # Interrupted within, it would leave a set whose number nobody knows.
+        session.fdset_id = await uninterrupted(
+            hand_over(
+                session.monitor,
+                session.image.fd,
+                write=True,
+                direct=session.plan.negotiated.bypass_cache,
+            )
         )
     session.deadline.check(session.step)
 
@@ -93,10 +101,15 @@ async def write_guest(session: SaveSession) -> MigrationReport:
     if session.plan.was_running:
         await session.monitor.execute("stop", timeout_seconds=STOP_SECONDS)
         session.actions.append("stopped the vCPUs")
+    await _check_again(session)
     session.step = "writing the guest's state"
     migration = Migration(session.monitor, session.guest.process)
+    session.migrating = True
     try:
         report = await migration.run("migrate", {"uri": _address(session)}, session.deadline)
+    except QmpCommandError:
+        session.migrating = False
+        raise
     except MigrationFailed:
         # A full disk or a compressor that died is a broken pipe to QEMU.
         if session.pipeline is not None:
@@ -108,6 +121,18 @@ async def write_guest(session: SaveSession) -> MigrationReport:
     await wait_for_run_state(session.monitor, ("postmigrate",))
     session.actions.append("wrote the guest's state into the image")
     return report
+
+
+async def _check_again(session: SaveSession) -> None:
+    """Between the plan and the stop the guest may have shut down, or somebody may have continued
+    it or begun a block job."""
+    session.step = "looking at the stopped guest"
+    expected = "paused" if session.plan.was_running else session.plan.run_state_before
+    state = (await session.monitor.execute("query-status"))["status"]
+    if state != expected:
+        raise GuestChanged(f"The guest went into run state {state} while it was being prepared.")
+    if await session.monitor.execute("query-block-jobs"):
+        raise GuestChanged("A block job was started while the guest was being prepared.")
 
 
 def _address(session: SaveSession) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import typing as t
 
 from .._errors import MonitorError, VmfleetError
@@ -62,19 +63,17 @@ def _withdraw_image(session: SaveSession) -> bool:
 async def _release_guest(session: SaveSession, *, may_continue: bool) -> str:
     """Cancel, reset and continue; returns the state the guest is in now."""
     process = session.guest.process
-    touched = session.stopped_at is not None
+    stopped = session.stopped_at is not None
     try:
         if process is not None and not is_alive(process):
             return CRASHED
         await _ensure_link(session)
-        if touched:
+        if session.migrating:
             cancel = Migration(session.monitor, process).cancel()
             await _try(session, "cancel the migration", cancel)
         await _try(session, "put QEMU's migration settings back", session.reset_qemu())
-        if touched and session.plan.was_running and may_continue:
-            await session.monitor.execute("cont", timeout_seconds=STOP_SECONDS)
-            await wait_for_run_state(session.monitor, ("running",), _SETTLE_SECONDS)
-            session.actions.append("continued the guest")
+        if stopped and session.plan.was_running and may_continue:
+            await _try(session, "continue the guest", _continue(session))
         return str((await session.monitor.execute("query-status"))["status"])
     except VmfleetError:
         return UNKNOWN if process is None or is_alive(process) else CRASHED
@@ -88,11 +87,29 @@ async def _try(session: SaveSession, what: str, work: t.Awaitable[None]) -> None
         session.actions.append(f"could not {what}: {exc.message}")
 
 
+async def _continue(session: SaveSession) -> None:
+    await session.monitor.execute("cont", timeout_seconds=STOP_SECONDS)
+    await wait_for_run_state(session.monitor, ("running",), _SETTLE_SECONDS)
+    session.actions.append("continued the guest")
+
+
 async def _ensure_link(session: SaveSession) -> None:
-    try:
-        await session.monitor.execute("query-status")
-    except MonitorError:
-        await session.monitor.reconnect()
+    """A QEMU that stalls, on its disks perhaps, is waited for: only its monitor can continue the
+    guest."""
+    process, end = session.guest.process, time.monotonic() + STOP_SECONDS
+    while True:
+        try:
+            await session.monitor.execute("query-status", timeout_seconds=_SETTLE_SECONDS)
+            return
+        except MonitorError:
+            if process is not None and not is_alive(process):
+                raise
+        try:
+            await session.monitor.reconnect()
+        except MonitorError:
+            if time.monotonic() >= end or (process is not None and not is_alive(process)):
+                raise
+            await asyncio.sleep(1)
 
 
 def advice(state: str, before: str, image_path: str, qmp_socket: str, withdrawn: bool) -> str:

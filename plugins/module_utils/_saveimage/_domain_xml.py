@@ -19,8 +19,10 @@ UNREADABLE = "<!-- not shown: the domain description is not well-formed XML -->"
 _SECRET_ATTRIBUTES = ("passwd", "password")
 _DECLARATION = re.compile(r"<!(DOCTYPE|ENTITY)")
 # Elements whose text, or a named attribute, may carry credentials.
-_SECRET_TEXT = ("sysinfo", "launchSecurity")
-_SECRET_VALUES = (f"{{{QEMU_NAMESPACE}}}arg", f"{{{QEMU_NAMESPACE}}}env")
+_SECRET_TEXT = ("sysinfo", "launchSecurity", "cookies", "metadata", "cmdline")
+_SECRET_VALUES = tuple(f"{{{QEMU_NAMESPACE}}}{tag}" for tag in ("arg", "env", "property"))
+# Control characters that XML 1.0 has no way to write.
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def minimal_domain_xml(
@@ -39,7 +41,7 @@ def minimal_domain_xml(
     over QMP, and a reader sees whose it is.
     """
     domain = ElementTree.Element("domain", type=accelerator)
-    ElementTree.SubElement(domain, "name").text = name
+    ElementTree.SubElement(domain, "name").text = _NOT_XML.sub("?", name)
     if uuid is not None:
         ElementTree.SubElement(domain, "uuid").text = uuid
     ElementTree.SubElement(domain, "memory", unit="KiB").text = str(memory_bytes // 1024)
@@ -70,8 +72,9 @@ def identity(xml: str) -> tuple[str, str | None] | None:
 
 
 def redact(xml: str) -> str:
-    """The description without what could be a secret: passwords, SMBIOS strings, launch secrets,
-    QEMU arguments and environment. Text that cannot be parsed is not shown at all."""
+    """The description without what could be a secret: passwords, HTTP cookies, SMBIOS strings,
+    launch secrets, metadata, the kernel's command line, QEMU's arguments, environment and
+    overridden properties. Text that cannot be parsed is not shown at all."""
     domain = _parse(xml)
     if domain is None:
         return UNREADABLE

@@ -24,6 +24,35 @@ def partial_path(target: str) -> str:
     return os.path.join(directory, f".{name}.partial")
 
 
+def check_target(target: str) -> None:
+    """Refuse, without writing anything, what `PartialImage.create` could not begin.
+
+    Raises `Refused` naming what is in the way, `ImageLocked` while another run writes this image.
+    """
+    directory, name = os.path.split(target)
+    path = partial_path(target)
+    try:
+        longest = os.pathconf(directory, "PC_NAME_MAX")
+    except OSError as exc:
+        raise Refused(f"The directory {directory} cannot be used: {exc.strerror}.") from exc
+    if len(os.fsencode(os.path.basename(path))) > longest:
+        raise Refused(
+            f"The name {name} is too long: while it is written, the image is called "
+            f"{os.path.basename(path)}, and names here have at most {longest} bytes."
+        )
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise Refused(f"The directory {directory} is not writable for this user.")
+    if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
+        raise Refused(f"{target} exists and is not a regular file; it will not be replaced.")
+    if os.path.lexists(path):
+        os.close(lock_image(path, write=False))  # raises while its writer lives
+        raise Refused(
+            f"{path} was left by a run that died: nothing holds it. See with query-status whether "
+            "its guest is still stopped, then remove the file and run again.",
+            path=path,
+        )
+
+
 def lock_holder(fd: int) -> int | None:
     """Pid of a process that holds a flock on this file, as /proc/locks tells; None if unknown."""
     status = os.fstat(fd)
@@ -100,21 +129,12 @@ class PartialImage:
     def create(cls, target: str) -> PartialImage:
         """Create the file, mode 0600 whatever the umask, never through a symlink, and lock it.
 
-        Raises `ImageLocked` when another run writes this image now, `Refused` for what a dead
-        run left and for a target that is no regular file, `StoreError` otherwise.
+        Raises as `check_target`, and `StoreError` otherwise.
         """
         path = partial_path(target)
-        if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
-            raise Refused(f"{target} exists and is not a regular file; it will not be replaced.")
+        check_target(target)
         try:
             fd = os.open(path, _CREATE, _PRIVATE)
-        except FileExistsError as exc:
-            os.close(lock_image(path, write=False))  # raises while its writer lives
-            raise Refused(
-                f"{path} was left by a run that died: nothing holds it. See with query-status "
-                "whether its guest is still stopped, then remove the file and run again.",
-                path=path,
-            ) from exc
         except OSError as exc:
             raise _store_error("Creating", path, exc) from exc
         try:
