@@ -19,11 +19,13 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
     VmfleetError,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._launch import LaunchFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _load
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import RestoreFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
     image_info,
+    look,
 )
 
 MIB = 1 << 20
@@ -213,6 +215,43 @@ def test_a_device_state_that_does_not_load_is_told_in_qemus_words_and_the_image_
     assert "hpet" in failed.value.message
     assert not shorter.alive()
     assert image_info(path)["state"] == "ready"
+
+
+def test_a_failed_load_gives_a_waiting_qemu_its_settings_back(saved, tiny_guest):
+    guest, path = saved
+    shorter = tiny_guest(machine="pc,hpet=off", guest_uuid=guest.uuid)
+    shorter.start(incoming=True)
+    before = look(shorter.qmp_socket).offer
+    with pytest.raises(RestoreFailed, match="end it and start a new one") as failed:
+        do_restore(shorter.qmp_socket, path)
+    assert failed.value.facts["guest"]["state"] == "inmigrate"
+    assert look(shorter.qmp_socket).offer == before
+    assert shorter.execute("query-fdsets") == []
+
+
+def test_a_spent_image_that_was_restored_by_name_is_recognised_the_second_time(saved):
+    guest, path = saved
+    for _round in range(2):
+        guest.start(incoming=True)
+        do_restore(guest.qmp_socket, path, allow=frozenset({"spent"}))
+        again = do_restore(guest.qmp_socket, path, allow=frozenset({"spent"}))
+        assert again["changed"] is False
+        guest.kill()
+
+
+def test_an_image_that_cannot_be_removed_is_told_beside_a_guest_that_runs(saved, monkeypatch):
+    guest, path = saved
+    guest.start(incoming=True)
+
+    def refuse(name):
+        raise PermissionError(1, "Operation not permitted", name)
+
+    monkeypatch.setattr(_load.os, "unlink", refuse)
+    with pytest.raises(RestoreFailed, match="The guest runs, and the image is spent") as failed:
+        do_restore(guest.qmp_socket, path, remove_image=True)
+    assert failed.value.facts["guest"]["state"] == "running"
+    assert failed.value.facts["changed"] is True
+    assert guest.status() == "running"
 
 
 def test_argv_is_refused_while_a_qemu_waits_on_the_socket(saved):

@@ -140,6 +140,21 @@ def test_a_guest_that_was_paused_stays_paused_when_it_comes_back(tiny_guest, sto
     assert guest.mismatches == []
 
 
+def test_a_guest_that_never_ran_is_saved_and_first_runs_after_the_restore(tiny_guest, store):
+    guest = tiny_guest(extra=("-S",))
+    guest.start()
+    assert guest.status() == "prelaunch"
+    do_save(guest.qmp_socket, store / "guest.save")
+    guest.extra = ()
+    guest.start(incoming=True)
+    restored = do_restore(guest.qmp_socket, store / "guest.save")
+    assert restored["guest"]["state"] == guest.status()
+    assert do_restore(guest.qmp_socket, store / "guest.save")["changed"] is False
+    do_restore(guest.qmp_socket, store / "guest.save", run_state="running")
+    guest.wait_passes(1)
+    assert guest.mismatches == []
+
+
 def test_restore_starts_qemu_from_argv_and_leaves_it_running(tiny_guest, store):
     guest = tiny_guest()
     guest.start()
@@ -212,6 +227,17 @@ def test_check_mode_returns_the_plan_and_the_diff_of_the_real_run_and_touches_no
     assert image_info(store / "guest.save")["state"] == "ready"
     done = do_restore(guest.qmp_socket, store / "guest.save")
     assert planned["diff"] == done["diff"]
+
+
+def test_qemu_conf_decides_the_format_of_a_version_that_was_asked_for(tiny_guest, store, tmp_path):
+    guest = tiny_guest()
+    guest.start()
+    conf = tmp_path / "qemu.conf"
+    conf.write_text('save_image_format = "sparse"\n')
+    planned = do_save(
+        guest.qmp_socket, store / "a.save", image_version=2, qemu_conf=str(conf), check_mode=True
+    )
+    assert planned["plan"]["image_format"] == "sparse"
 
 
 def test_the_image_is_removed_only_after_the_guest_runs_again(tiny_guest, store):

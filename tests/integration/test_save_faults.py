@@ -179,6 +179,27 @@ def test_another_guests_image_and_files_that_are_no_images_are_never_replaced(
     assert other.status() == "running"
 
 
+@pytest.mark.parametrize("kind", ["directory", "fifo", "symlink", "long name", "no directory"])
+def test_a_target_that_cannot_become_an_image_is_refused_in_check_mode_too(guest, store, kind):
+    path = store / "guest.save"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "symlink":
+        path.symlink_to("elsewhere")
+    elif kind == "long name":
+        path = store / ("x" * 250)
+    else:
+        path = store / "missing" / "guest.save"
+    before = sorted(os.listdir(store))
+    for check_mode in (True, False):
+        with pytest.raises(Refused):
+            do_save(guest.qmp_socket, path, check_mode=check_mode)
+    assert sorted(os.listdir(store)) == before
+    assert guest.status() == "running"
+
+
 def test_a_failed_save_keeps_the_older_image_of_the_guest(guest, store):
     do_save(guest.qmp_socket, store / "guest.save", guest_state="running")
     old = (store / "guest.save").read_bytes()

@@ -31,6 +31,7 @@ try:
         ExecuteError,
         QMPClient,
         QMPError,
+        Runstate,
     )
 except ImportError:
     QMP_IMPORT_ERROR = traceback.format_exc()
@@ -230,7 +231,11 @@ class MigrationEvents:
             asyncio.ensure_future(self._client.runstate_changed()),
         ]
         try:
-            await asyncio.wait(waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # both wait from here on
+            if self._client.runstate is Runstate.RUNNING:  # else it broke and changes no more
+                await asyncio.wait(
+                    waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+                )
         finally:
             for task in waits:
                 task.cancel()

@@ -21,6 +21,7 @@ _DECLARATION = re.compile(r"<!(DOCTYPE|ENTITY)")
 # Elements whose text, or a named attribute, may carry credentials.
 _SECRET_TEXT = ("sysinfo", "launchSecurity", "cookies", "metadata", "cmdline")
 _SECRET_VALUES = tuple(f"{{{QEMU_NAMESPACE}}}{tag}" for tag in ("arg", "env", "property"))
+_DEEPEST = 100  # levels of elements; a domain has about ten
 # Control characters that XML 1.0 has no way to write.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -76,17 +77,31 @@ def redact(xml: str) -> str:
     launch secrets, metadata, the kernel's command line, QEMU's arguments, environment and
     overridden properties. Text that cannot be parsed is not shown at all."""
     domain = _parse(xml)
-    if domain is None:
+    if domain is None or not _hide_secrets(domain, False, _DEEPEST):
         return UNREADABLE
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
-    for element in domain.iter():
-        for attribute in _SECRET_ATTRIBUTES:
-            if attribute in element.attrib:
-                element.set(attribute, REDACTED)
-        if element.tag in _SECRET_VALUES and "value" in element.attrib:
-            element.set("value", REDACTED)
-        if element.tag in _SECRET_TEXT:
-            for inner in element.iter():
-                if (inner.text or "").strip():
-                    inner.text = REDACTED
     return ElementTree.tostring(domain, encoding="unicode")
+
+
+def _hide_secrets(element: ElementTree.Element, secret: bool, levels: int) -> bool:
+    """Redact an element and what is in it; ``secret``: all text here is. False when it is nested
+    more than ``levels`` deep."""
+    if levels == 0:
+        return False
+    secret = secret or element.tag in _SECRET_TEXT
+    if element.tag == "metadata":  # other programs' own: attributes there may be secrets too
+        element.text = REDACTED if len(element) else element.text
+        del element[:]
+    for attribute in _SECRET_ATTRIBUTES:
+        if attribute in element.attrib:
+            element.set(attribute, REDACTED)
+    if element.tag in _SECRET_VALUES and "value" in element.attrib:
+        element.set("value", REDACTED)
+    if secret and (element.text or "").strip():
+        element.text = REDACTED
+    for child in element:
+        if secret and (child.tail or "").strip():
+            child.tail = REDACTED
+        if not _hide_secrets(child, secret, levels - 1):
+            return False
+    return True

@@ -18,22 +18,27 @@ from ._bitmap import Bitmap
 from ._stream import RamBlock
 
 
+def _seek(fd: int, position: int, whence: int, otherwise: int) -> int:
+    """lseek(2); ``otherwise`` when there is none of that kind behind ``position``."""
+    try:
+        return os.lseek(fd, position, whence)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return otherwise
+
+
 def holes(fd: int, start_bytes: int, end_bytes: int) -> t.Iterator[tuple[int, int]]:
     """Holes within [start, end), as file offsets; one step per extent.
 
-    A filesystem that does not know holes shows none.
+    What lies behind the file's end is a hole. A filesystem that does not know holes shows no other.
     """
     position = start_bytes
     while position < end_bytes:
-        hole = os.lseek(fd, position, os.SEEK_HOLE)
+        hole = _seek(fd, position, os.SEEK_HOLE, position)
         if hole >= end_bytes:
             return
-        try:
-            data = min(os.lseek(fd, hole, os.SEEK_DATA), end_bytes)
-        except OSError as exc:
-            if exc.errno != errno.ENXIO:
-                raise
-            data = end_bytes
+        data = min(_seek(fd, hole, os.SEEK_DATA, end_bytes), end_bytes)
         yield hole, data
         position = data
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -77,6 +78,8 @@ def _lock(fd: int, path: str) -> None:
             path=path,
             holder_pid=holder,
         ) from None
+    except OSError as exc:  # some network filesystems know no flock
+        raise _store_error("Locking", path, exc) from exc
 
 
 def _store_error(doing: str, path: str, exc: OSError) -> StoreError:
@@ -87,7 +90,7 @@ def lock_image(path: str, *, write: bool) -> int:
     """Open an existing image and lock it; returns the fd, which the caller closes.
 
     Raises `Refused` for what is missing, a symlink or no regular file, `ImageLocked` naming the
-    holder's pid when another process has it.
+    holder's pid when another process has it, `StoreError` where nothing can be locked.
     """
     access = os.O_RDWR if write else os.O_RDONLY
     try:
@@ -174,6 +177,8 @@ class PartialImage:
         try:
             os.pwrite(self.fd, MAGIC_COMPLETE, 0)
             os.fsync(self.fd)
+            if not _is_at(self.fd, self.path):
+                raise OSError(errno.ESTALE, "someone removed or replaced it while it was written")
             os.rename(self.path, self.target)
             self._sync_directory()
         except OSError as exc:
