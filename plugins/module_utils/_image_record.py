@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 import typing as t
 from dataclasses import dataclass
 
 from ._errors import ImageInvalid, NotASaveImage, Refused
-from ._qemu._guest import Guest
-from ._qemu._process import ProcessIdentity, identify
+from ._qemu._process import ProcessIdentity
 from ._saveimage._domain_xml import identity
 from ._saveimage._life import LifeState, life_notes, life_state
 from ._saveimage._prefix import Prefix, read_prefix
@@ -25,9 +23,7 @@ from ._saveimage._stream import (
     StreamHead,
     read_stream_head,
 )
-from ._version import COLLECTION_VERSION
 
-SCHEMA = 1
 QUIT_BY_SAVE = "quit_by_save"
 LOADED_INTO = "loaded_into"
 SPENT_BY = "spent_by"
@@ -71,38 +67,6 @@ class SavedImage:
             "layout": self.layout,
             "state": self.state,
         }
-
-
-def build_record(
-    guest: Guest, *, name: str, uuid: str | None, guest_state: str
-) -> dict[str, t.Any]:
-    """The record of a save: who saved, from which QEMU, what it was like before."""
-    own = identify(os.getpid())
-    return {
-        "schema": SCHEMA,
-        "saved_by": {
-            "collection_version": COLLECTION_VERSION,
-            "process": own.as_dict() if own else None,
-            "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-        "source": {
-            "name": name,
-            "uuid": uuid,
-            "qmp_socket": os.path.abspath(guest.qmp_socket),
-            "process": guest.process.as_dict() if guest.process else None,
-            "qemu_version": guest.qemu_version,
-            "machine_type": guest.machine_type,
-        },
-        "ram_blocks": [
-            {"name": block.name, "used_bytes": block.used_bytes} for block in guest.ram_blocks
-        ],
-        "before": {
-            "run_state": guest.run_state,
-            "capabilities": dict(guest.offer.capabilities),
-            "parameters": dict(guest.offer.parameters),
-        },
-        "guest_state": guest_state,
-    }
 
 
 def _recorded_ram_names(record: t.Mapping[str, t.Any]) -> frozenset[str]:

@@ -18,6 +18,8 @@ from ._ram_blocks import LiveRamBlock, parse_info_ramblock
 
 NIL_UUID = "00000000-0000-0000-0000-000000000000"
 _MACHINE_SUFFIX = "-machine"
+# Filenames of nodes that lead to nothing in a filesystem.
+_NO_PATHS = ("/dev/fdset/", "json:")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _missing_files(nodes: t.Iterable[BlockNode], pid: int | None) -> frozenset[s
 
 
 def _is_gone(name: str, pid: int | None) -> bool:
-    if name.startswith("/dev/fdset/") or (pid is None and not os.path.isabs(name)):
+    if name.startswith(_NO_PATHS) or (pid is None and not os.path.isabs(name)):
         return False
     places = [name] if os.path.isabs(name) else []
     if pid is not None:

@@ -135,7 +135,8 @@ class Migration:
         )
         try:
             while True:
-                await asyncio.wait([asked], timeout=deadline.at_most(_POLL_SECONDS))
+                # Not cut short by the deadline: the last poll is worth its answer.
+                await asyncio.wait([asked], timeout=_POLL_SECONDS)
                 if asked.done():
                     return asked.result()
                 deadline.check(f"QEMU did not answer {command}")

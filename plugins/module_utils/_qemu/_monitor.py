@@ -128,6 +128,7 @@ class Monitor:
         self.path = path
         self.peer_pid = peer_pid
         self._client = client
+        self._listeners: list[EventListener] = []
 
     @classmethod
     async def connect(cls, path: str, timeout_seconds: float = CONNECT_SECONDS) -> Monitor:
@@ -146,6 +147,8 @@ class Monitor:
         """A new session on the same socket, after the old one broke."""
         await self.close()
         fresh = await Monitor.connect(self.path, timeout_seconds)
+        for listener in self._listeners:
+            fresh._client.register_listener(listener)
         self._client, self.peer_pid = fresh._client, fresh.peer_pid
 
     async def execute(
@@ -206,9 +209,15 @@ class Monitor:
 
     @contextlib.contextmanager
     def migration_events(self) -> t.Iterator[MigrationEvents]:
-        """Hear MIGRATION events for as long as the context is open."""
-        with self._client.listener("MIGRATION") as listener:
-            yield MigrationEvents(self._client, listener)
+        """Hear MIGRATION events for as long as the context is open, in every session."""
+        listener = EventListener("MIGRATION")
+        self._client.register_listener(listener)
+        self._listeners.append(listener)
+        try:
+            yield MigrationEvents(self, listener)
+        finally:
+            self._listeners.remove(listener)
+            self._client.remove_listener(listener)
 
     async def close(self) -> None:
         """End the session. A link that is already broken is not an error here."""
@@ -219,20 +228,21 @@ class Monitor:
 class MigrationEvents:
     """A hint that a migration's status may have changed."""
 
-    def __init__(self, client: QMPClient, listener: EventListener) -> None:
-        self._client = client
+    def __init__(self, monitor: Monitor, listener: EventListener) -> None:
+        self._monitor = monitor
         self._listener = listener
 
     async def wait(self, timeout_seconds: float) -> None:
         """Return at the next event, when the connection breaks, or after ``timeout_seconds``."""
+        client = self._monitor._client
         # get() alone never returns after a disconnect, so it races with the link's state.
         waits = [
             asyncio.ensure_future(self._listener.get()),
-            asyncio.ensure_future(self._client.runstate_changed()),
+            asyncio.ensure_future(client.runstate_changed()),
         ]
         try:
             await asyncio.sleep(0)  # both wait from here on
-            if self._client.runstate is Runstate.RUNNING:  # else it broke and changes no more
+            if client.runstate is Runstate.RUNNING:  # else it broke and changes no more
                 await asyncio.wait(
                     waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
                 )

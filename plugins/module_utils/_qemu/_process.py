@@ -10,12 +10,8 @@ start time together name one process for ever (proc(5), field 22 of /proc/PID/st
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from dataclasses import asdict, dataclass
-
-_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -76,16 +72,6 @@ def identify(pid: int) -> ProcessIdentity | None:
 def is_alive(process: ProcessIdentity) -> bool:
     """Whether exactly this process still lives."""
     return identify(process.pid) == process
-
-
-async def wait_for_exit(process: ProcessIdentity, timeout_seconds: float) -> bool:
-    """Wait until the process is gone; False when it outlived ``timeout_seconds``."""
-    end = time.monotonic() + timeout_seconds
-    while is_alive(process):
-        if time.monotonic() >= end:
-            return False
-        await asyncio.sleep(_POLL_SECONDS)
-    return True
 
 
 def thread_group(thread_id: int) -> int | None:

@@ -13,9 +13,10 @@ import time
 from .._errors import MonitorError, VmfleetError
 from .._failure import facts_of, words_of
 from .._image_record import QUIT_BY_SAVE, SPENT_BY
+from .._qemu._exit import wait_for_exit
 from .._qemu._migration import wait_for_run_state
 from .._qemu._monitor import Monitor, MonitorLost, NoListener
-from .._qemu._process import is_alive, wait_for_exit
+from .._qemu._process import is_alive
 from .._saveimage._life import annotate, mark_spent
 from ._session import STOP_SECONDS, SaveSession
 from ._undo import SaveFailed

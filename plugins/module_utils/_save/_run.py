@@ -12,7 +12,7 @@ import time
 import typing as t
 
 from .._errors import Refused, StoreError
-from .._image_record import SavedImage, build_record, describe, describe_target
+from .._image_record import SavedImage, describe, describe_target
 from .._libvirt._qemu_conf import QemuConf, read_knobs
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
@@ -28,6 +28,7 @@ from .._uninterrupted import uninterrupted
 from ._leave import leave
 from ._outcome import SaveOutcome
 from ._plan import SavePlan, choose_kind, plan_save
+from ._record import build_record
 from ._request import SaveRequest
 from ._session import SaveSession
 from ._steps import begin_image, prepare_qemu, publish_image, verify_image, write_guest

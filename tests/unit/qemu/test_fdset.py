@@ -97,9 +97,7 @@ def test_the_descriptors_do_not_share_their_flags(monitor, qemu, image):
     assert os.get_blocking(image)
 
 
-def test_the_file_itself_is_passed_whatever_its_name_points_to_now(
-    monitor, qemu, image, tmp_path
-):
+def test_the_file_itself_is_passed_whatever_its_name_points_to_now(monitor, qemu, image, tmp_path):
     (tmp_path / "image").rename(tmp_path / "renamed")
     (tmp_path / "image").write_bytes(b"another")
     fdset_id = give(monitor, image)
@@ -209,9 +207,7 @@ def test_a_filesystem_that_opens_but_does_not_write_is_told(image, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_another_failure_is_the_stores_and_says_nothing_about_o_direct(
-    image, monkeypatch, error
-):
+def test_another_failure_is_the_stores_and_says_nothing_about_o_direct(image, monkeypatch, error):
     def pwrite(fd, data, offset):
         raise OSError(error, os.strerror(error))
 

@@ -274,3 +274,20 @@ def test_waiting_for_events_ends_after_its_time_and_ignores_other_events(scripte
             return time.monotonic() - started
 
     assert with_monitor(path, wait) >= 0.05
+
+
+def test_events_are_heard_after_a_reconnect_too(scripted, path):
+    scripted.expect("query-migrate").disconnects()
+    scripted.expect("query-migrate").returns({}).emits("MIGRATION", {"status": "active"})
+
+    async def wait(monitor):
+        with monitor.migration_events() as events:
+            with pytest.raises(MonitorLost):
+                await monitor.execute("query-migrate")
+            await monitor.reconnect()
+            await monitor.execute("query-migrate")
+            started = time.monotonic()
+            await events.wait(30)
+            return time.monotonic() - started
+
+    assert with_monitor(path, wait) < 5

@@ -15,13 +15,13 @@ from dataclasses import replace
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._exit import wait_for_exit
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import (
     ProcessIdentity,
     boot_id,
     identify,
     is_alive,
     thread_group,
-    wait_for_exit,
 )
 
 NO_PROCESS = 1 << 30

@@ -35,7 +35,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._record
 from ansible_collections.vmfleet.suspend.tests.support.images import header, libvirt_prefix
 
 HEADER = SaveHeader(False, 3, 0, True, ImageFormat.RAW, features=1)
-TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=300)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=300)
 JSON = st.dictionaries(
     st.text(max_size=8), st.integers() | st.text(max_size=20) | st.none(), max_size=8
 )

@@ -1,0 +1,131 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether the memory of a waiting QEMU is provably empty."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._fresh_ram import (
+    first_used_offset,
+    stale_backends,
+    used_reason,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import identify
+from ansible_collections.vmfleet.suspend.tests.support.model_guest import with_monitor
+from ansible_collections.vmfleet.suspend.tests.support.monitor import ScriptedMonitor
+
+MIB = 1 << 20
+FILE = "child<memory-backend-file>"
+
+
+@pytest.fixture
+def ram(tmp_path):
+    return tmp_path / "ram"
+
+
+def write(path, size_bytes, data=None):
+    """A file of ``size_bytes`` with ``data`` (offset -> bytes); the rest are holes."""
+    with path.open("wb") as file:
+        for offset, content in (data or {}).items():
+            file.seek(offset)
+            file.write(content)
+        file.truncate(size_bytes)
+
+
+def first_used(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return first_used_offset(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "data"),
+    [
+        (0, {}),
+        (1 << 40, {}),
+        (4 * MIB, {0: bytes(4 * MIB)}),
+        (4 * MIB, {0: bytes(4096), 3 * MIB: bytes(4096)}),
+        (5, {0: bytes(5)}),
+    ],
+    ids=["empty", "a hole of a TiB", "zeros", "zeros and holes", "not a whole page"],
+)
+def test_holes_and_zeros_are_empty(ram, size_bytes, data):
+    write(ram, size_bytes, data)
+    assert first_used(ram) is None
+    assert used_reason(str(ram)) is None
+
+
+@pytest.mark.parametrize(
+    ("offset", "zeros_first", "found"),
+    [
+        (0, 0, 0),
+        (MIB - 1, MIB - 1, 0),
+        (MIB, MIB, MIB),
+        (3 * MIB + 17, 3 * MIB + 17, 3 * MIB),
+        (1 << 40, 0, 1 << 40),
+    ],
+)
+def test_one_byte_is_found_wherever_it_is(ram, offset, zeros_first, found):
+    write(ram, (1 << 40) + MIB, {0: bytes(zeros_first), offset: b"\x01"})
+    assert first_used(ram) == found
+    assert used_reason(str(ram)) == f"it holds data from offset {found} on"
+
+
+def test_a_directory_means_a_file_of_qemus_own_in_it(tmp_path):
+    assert used_reason(str(tmp_path)) is None
+
+
+def test_a_device_keeps_its_content():
+    assert used_reason("/dev/null") == "it is a device, whose content outlives a guest"
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/ram", "/proc/self/mem/x"])
+def test_what_cannot_be_read_is_not_provably_empty(path):
+    assert "cannot be read to see whether it is empty" in (used_reason(path) or "")
+
+
+def test_a_file_that_cannot_be_searched_is_not_provably_empty(ram, monkeypatch):
+    def lseek(fd, position, how):
+        raise OSError(5, "Input/output error")
+
+    write(ram, MIB)
+    monkeypatch.setattr(os, "lseek", lseek)
+    assert used_reason(str(ram)) == "it cannot be searched for data (Input/output error)"
+
+
+def stale(tmp_path, objects, process=None):
+    """What is said of ``objects``: name -> (QOM type, mem-path)."""
+    with ScriptedMonitor(tmp_path / "qmp") as monitor:
+        listed = [{"name": name, "type": kind} for name, (kind, _path) in objects.items()]
+        monitor.expect("qom-list", {"path": "/objects"}).returns(listed)
+        for name, (kind, path) in objects.items():
+            if kind == FILE:
+                asked = {"path": f"/objects/{name}", "property": "mem-path"}
+                monitor.expect("qom-get", asked).returns(str(path))
+        return with_monitor(monitor.path, lambda session: stale_backends(session, process))
+
+
+def test_each_file_backend_with_old_content_is_named(tmp_path, ram):
+    write(ram, MIB, {0: b"old"})
+    write(tmp_path / "empty", MIB)
+    objects = {"pc.ram": (FILE, ram), "dimm0": (FILE, tmp_path / "empty")}
+    assert stale(tmp_path, objects) == (
+        f"Memory backend pc.ram uses {ram}, and it holds data from offset 0 on.",
+    )
+
+
+def test_anonymous_memory_starts_empty(tmp_path):
+    objects = {"pc.ram": ("child<memory-backend-ram>", None), "rng0": ("child<rng-random>", None)}
+    assert stale(tmp_path, objects) == ()
+
+
+def test_a_relative_path_is_qemus_own(tmp_path, ram, monkeypatch):
+    write(ram, MIB, {0: b"old"})
+    monkeypatch.chdir(tmp_path)
+    assert len(stale(tmp_path, {"pc.ram": (FILE, "ram")}, identify(os.getpid()))) == 1
