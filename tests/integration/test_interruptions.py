@@ -18,7 +18,9 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._guest_lock 
     guest_lock,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run as save_run
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._plan import plan_save
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._steps import write_guest
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
@@ -79,14 +81,13 @@ def test_an_interruption_at_any_moment_leaves_a_running_guest_or_a_ready_image(
 def test_a_cancel_at_full_speed_does_not_cost_the_guest(guest, store, monkeypatch):
     path = store / "guest.save"
     request = a_request(guest, path, parallel_channels=4, overwrite=True)
-    migrate = save_run.write_guest
 
     for milliseconds in (0, 1, 2, 5, 10, 15, 20, 30, 40):
         began = asyncio.Event()
 
         async def begin_and_write(session, began=began):
             began.set()
-            return await migrate(session)
+            return await write_guest(session)
 
         async def soon_after_it_began(began=began, milliseconds=milliseconds):
             await began.wait()
@@ -124,14 +125,13 @@ def test_an_image_that_appears_while_the_save_is_planned_is_not_replaced(
     other = tiny_guest()
     other.start()
     path = store / "guest.save"
-    plan = save_run.plan_save
 
     def plan_while_another_guest_is_saved_there(*arguments, **facts):
-        monkeypatch.setattr(save_run, "plan_save", plan)
+        monkeypatch.setattr(save_run, "plan_save", plan_save)
         saver = threading.Thread(target=do_save, args=(other.qmp_socket, path))
         saver.start()
         saver.join()
-        return plan(*arguments, **facts)
+        return plan_save(*arguments, **facts)
 
     monkeypatch.setattr(save_run, "plan_save", plan_while_another_guest_is_saved_there)
     with pytest.raises((Refused, VmfleetError), match="changed while"):

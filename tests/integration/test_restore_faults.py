@@ -19,7 +19,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
     VmfleetError,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._launch import LaunchFailed
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _load
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import RestoreFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
@@ -246,10 +245,11 @@ def test_an_image_that_cannot_be_removed_is_told_beside_a_guest_that_runs(saved,
     def refuse(name):
         raise PermissionError(1, "Operation not permitted", name)
 
-    monkeypatch.setattr(_load.os, "unlink", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(RestoreFailed, match="The guest runs, and the image is spent") as failed:
         do_restore(guest.qmp_socket, path, remove_image=True)
     assert failed.value.facts["guest"]["state"] == "running"
+    monkeypatch.undo()
     assert failed.value.facts["changed"] is True
     assert guest.status() == "running"
 

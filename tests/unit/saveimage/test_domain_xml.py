@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from xml.etree import ElementTree
 
 import pytest
@@ -19,7 +20,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._domain
 )
 
 UUID = "6f3c1c7e-2a40-4d3f-9d0a-3e5b0c1f8a77"
-GUEST = {
+GUEST: dict[str, t.Any] = {
     "name": "web01",
     "uuid": UUID,
     "memory_bytes": 1 << 30,
@@ -34,8 +35,8 @@ def test_a_minimal_description_has_what_libvirt_requires():
     domain = ElementTree.fromstring(minimal_domain_xml(**GUEST))
     assert (domain.tag, domain.get("type")) == ("domain", "kvm")
     assert [child.tag for child in domain] == ["name", "uuid", "memory", "vcpu", "os"]
-    assert (domain.findtext("memory"), domain.find("memory").get("unit")) == ("1048576", "KiB")
-    assert domain.find("os/type").attrib == {"arch": "x86_64", "machine": "pc-q35-10.0"}
+    assert domain.findtext("memory[@unit='KiB']") == "1048576"
+    assert domain.findtext("os/type[@arch='x86_64'][@machine='pc-q35-10.0']") == "hvm"
 
 
 def test_a_guest_without_a_uuid_gets_none():

@@ -93,6 +93,7 @@ def test_an_unused_word_that_is_set_is_ignored_as_libvirt_ignores_it():
     ("fields", "offset", "words"),
     [
         ({"version": 0}, 16, "version 0"),
+        ({"version": 4}, 16, "version "),
         ({"version": 7}, 16, "version 7"),
         ({"data_length": 0}, 20, "length of the XML area is 0"),
         ({"image_format": 7}, 28, "format 7"),

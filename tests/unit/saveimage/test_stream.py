@@ -89,11 +89,13 @@ def test_a_sequential_stream_names_its_blocks_and_their_lengths_only(tmp_path):
 
 
 def test_the_stream_decides_that_it_is_mapped_ram_not_another_capability(tmp_path):
-    stream = configuration("pc", ("x-ignore-shared",)) + ram_start(PAGE)
-    stream += text("pc.ram") + struct.pack(">QQ", PAGE, 0x100000000) + tail()
+    stream = configuration("pc", ("x-ignore-shared",)) + ram_start(3 * PAGE)
+    stream += text("pc.ram") + struct.pack(">QQ", PAGE, 0x100000000)  # its guest address
+    stream += text("pc.bios") + struct.pack(">QQ", 2 * PAGE, 0xFFFC0000) + tail()
     head = head_of(tmp_path, stream)
     assert (head.layout, head.capabilities) == ("sequential", ("x-ignore-shared",))
-    assert head.ram_blocks == (RamBlock("pc.ram", PAGE),)
+    assert head.ram_blocks == (RamBlock("pc.ram", PAGE), RamBlock("pc.bios", 2 * PAGE))
+    assert head.end_bytes == START + len(stream) - len(tail())
 
 
 def test_every_configuration_subsection_of_qemu_is_read(tmp_path):
@@ -142,6 +144,17 @@ def test_any_page_size_that_a_target_has_is_believed(tmp_path, page):
     stream = mapped_block(used=4 * page, page=page, pages=1 << 21)
     (block,) = head_of(tmp_path, stream, size=(1 << 21) + 4 * page).ram_blocks
     assert (block.page_size_bytes, block.page_count) == (page, 4)
+
+
+@pytest.mark.parametrize(("bitmap", "fits"), [(MIB - 8, True), (MIB - 7, False)])
+def test_a_bitmap_may_reach_right_up_to_the_pages(tmp_path, bitmap, fits):
+    stream = mapped_block(bitmap=bitmap)
+    if fits:
+        (block,) = head_of(tmp_path, stream, size=2 * MIB).ram_blocks
+        assert block.bitmap_offset_bytes + block.bitmap_bytes == block.pages_offset_bytes
+    else:
+        with pytest.raises(ImageInvalid, match="overlap"):
+            head_of(tmp_path, stream, size=2 * MIB)
 
 
 SECTION = b"\x01" + struct.pack(">I", 7)

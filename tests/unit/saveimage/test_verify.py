@@ -283,10 +283,11 @@ def test_blocks_are_read_from_the_offsets_they_name(tmp_path):
     write_mapped(path, [Block("a", 3), Block("b", 5)])
     with opened(path) as fd:
         head = read_stream_head(fd, str(path), len(libvirt_prefix()), path.stat().st_size)
-    first, second = head.ram_blocks
-    assert first.pages_offset_bytes % MIB == 0
-    assert second.bitmap_offset_bytes > first.pages_offset_bytes + first.used_length_bytes
-    assert head.end_bytes == second.pages_offset_bytes + second.used_length_bytes
+    first, second = (vars(block) for block in head.ram_blocks)
+    first_end = first["pages_offset_bytes"] + first["used_length_bytes"]
+    assert first["pages_offset_bytes"] % MIB == 0
+    assert second["bitmap_offset_bytes"] > first_end
+    assert head.end_bytes == second["pages_offset_bytes"] + second["used_length_bytes"]
 
 
 def test_a_header_that_points_into_the_stream_is_no_image(tmp_path):
