@@ -22,6 +22,11 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process imp
 from ansible_collections.vmfleet.suspend.tests.support.fake_qemu import FakeQemu
 from ansible_collections.vmfleet.suspend.tests.support.images import PAGE, Block, write_mapped
 from ansible_collections.vmfleet.suspend.tests.support.monitor import ScriptedMonitor
+from ansible_collections.vmfleet.suspend.tests.support.qmp_command import (
+    Command,
+    Emit,
+    LinkBroken,
+)
 
 BLOCK = Block("pc.ram", 64, {1: b"\x11" * PAGE, 40: b"\x22" * PAGE})
 RAM_BYTES = BLOCK.page_count * PAGE
@@ -75,6 +80,11 @@ class ModelGuest:
         assert process is not None
         return process
 
+    def crash(self) -> None:
+        """An action: the process ends and the connection with it."""
+        self.qemu.end_process()
+        raise LinkBroken
+
     @property
     def commands(self) -> list[str]:
         """Names of the commands that change something, in order."""
@@ -116,3 +126,24 @@ def with_monitor(
             await monitor.close()
 
     return asyncio.run(session())
+
+
+def once(
+    guest: ModelGuest, command: str, action: t.Callable[[], None], after: str | None = None
+) -> None:
+    """Run ``action`` when the model has carried out ``command`` and before it answers; only the
+    first time, and only once ``after`` has come."""
+    respond, pending = guest.qemu.respond, [action]
+
+    def responding(received: Command, emit: Emit) -> object:
+        value = respond(received, emit)
+        if received.name == command and pending and after in (None, *guest.monitor.names):
+            pending.pop()()
+        return value
+
+    setattr(guest.qemu, "respond", responding)  # noqa: B010  mypy refuses the plain assignment
+
+
+def break_link() -> None:
+    """An action: the connection breaks, the next client is served."""
+    raise ConnectionAbortedError

@@ -15,7 +15,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
     QmpCommandError,
     StoreError,
 )
-from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu import _fdset
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._fdset import (
     DIRECT_IO_BYTES,
     direct_io_refusal,
@@ -130,7 +129,7 @@ def test_a_link_that_breaks_between_the_two_is_reported_as_that(monitor, image):
 
 
 def test_an_o_direct_open_that_fails_takes_the_set_back(monitor, qemu, image, monkeypatch):
-    monkeypatch.setattr(_fdset.os, "open", refuse_direct(errno.EINVAL)["open"])
+    monkeypatch.setattr(os, "open", refuse_direct(errno.EINVAL)["open"])
     with pytest.raises(OSError, match="Invalid argument"):
         give(monitor, image, direct=True)
     assert qemu.fdsets == {}
@@ -193,15 +192,15 @@ def test_reading_at_the_end_of_the_file_is_no_refusal(image):
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY])
 def test_a_filesystem_that_cannot_open_with_o_direct_is_told(image, monkeypatch, error):
-    monkeypatch.setattr(_fdset.os, "open", refuse_direct(error)["open"])
+    monkeypatch.setattr(os, "open", refuse_direct(error)["open"])
     reason = direct_io_refusal(image, OFFSET, write=True)
     assert reason == f"the filesystem refuses O_DIRECT ({os.strerror(error)})"
 
 
 def test_a_filesystem_that_opens_but_does_not_write_is_told(image, monkeypatch):
     stub = refuse_direct(moved=512)
-    monkeypatch.setattr(_fdset.os, "open", stub["open"])
-    monkeypatch.setattr(_fdset.os, "pwrite", stub["pwrite"])
+    monkeypatch.setattr(os, "open", stub["open"])
+    monkeypatch.setattr(os, "pwrite", stub["pwrite"])
     reason = direct_io_refusal(image, OFFSET, write=True)
     assert reason == "the filesystem wrote 512 of 4096 bytes with O_DIRECT"
 
@@ -211,7 +210,7 @@ def test_another_failure_is_the_stores_and_says_nothing_about_o_direct(image, mo
     def pwrite(fd, data, offset):
         raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr(_fdset.os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.raises(StoreError, match=os.strerror(error)) as failed:
         direct_io_refusal(image, OFFSET, write=True)
     assert failed.value.facts["errno"] == error

@@ -273,7 +273,7 @@ def test_finish_migrate_is_waited_out(guest, tmp_path):
 
 
 def test_a_state_that_is_never_reached_is_told_with_the_one_that_was(guest):
-    with pytest.raises(MigrationFailed, match="stayed in run state running for 0.03 s") as stayed:
+    with pytest.raises(MigrationFailed, match=r"stayed in run state running for 0\.03 s") as stayed:
         with_monitor(
             guest.qmp_socket,
             lambda monitor: wait_for_run_state(monitor, ("postmigrate",), 0.03),

@@ -76,6 +76,12 @@ def test_versions_1_and_2_are_read_in_either_byte_order_with_all_formats(
     assert parsed.data_offset_bytes == 70092
 
 
+def test_a_formats_label_is_the_word_of_qemu_conf():
+    labels = [image_format.label for image_format in ImageFormat]
+    assert labels == ["raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse"]
+    assert [ImageFormat.from_label(label) for label in labels] == list(range(7))
+
+
 def test_version_3_has_its_feature_bits_in_the_first_unused_word():
     data = header(data_length=4004, version=3, image_format=0, features=1)
     assert struct.unpack_from("<I", data, 36) == (1,)

@@ -93,6 +93,15 @@ def test_a_record_that_outgrew_its_room_is_a_defect_not_an_image():
         build_prefix(layout, HEADER, "<domain/>", None, record, life_block(LifeState.READY, {}))
 
 
+def test_a_record_may_fill_its_room_to_the_last_byte(tmp_path):
+    layout = plan_prefix("<domain/>", None, 4096)
+    record = {"argv": "x" * (4096 - len(pack_block(RECORD_TAG, {"argv": ""})))}
+    data = build_prefix(layout, HEADER, "<domain/>", None, record, life_block(LifeState.READY, {}))
+    prefix = read(data, tmp_path)
+    assert prefix.record == record
+    assert prefix.life is not None
+
+
 @pytest.mark.parametrize("cookie", [None, "<cookie/>"])
 @pytest.mark.parametrize("byte_order", ["little", "big"])
 def test_what_libvirt_writes_is_read(tmp_path, cookie, byte_order):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import random
 import threading
@@ -23,6 +24,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._pump i
     BLOCK_BYTES,
     pump_in,
     pump_out,
+    widen_pipe,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._sample import (
     sample_all,
@@ -95,6 +97,34 @@ def test_an_image_is_read_from_any_offset_to_its_last_byte(image, length, offset
     pump.join()
     assert received == data
     assert result == [length]
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_only_what_was_asked_to_goes_past_the_page_cache(image, monkeypatch, direct):
+    fd, path = image
+    flags, real = [], os.open
+
+    def watched(name, wanted, *mode):
+        flags.append(wanted)
+        return real(name, wanted, *mode)
+
+    monkeypatch.setattr(os, "open", watched)
+    with pipe_from(b"stream") as pipe:
+        pump_in(pipe, fd, str(path), len(PREFIX), direct=direct)
+    read_fd, write_fd = os.pipe()
+    pump_out(fd, write_fd, str(path), len(PREFIX), direct=direct)
+    os.close(read_fd)
+    assert [bool(wanted & os.O_DIRECT) for wanted in flags] == [direct, direct]
+
+
+def test_a_pipe_is_widened_to_a_block_where_that_is_allowed(image):
+    read_fd, write_fd = os.pipe()
+    widen_pipe(write_fd)
+    assert fcntl.fcntl(read_fd, fcntl.F_GETPIPE_SZ) == BLOCK_BYTES
+    os.close(read_fd)
+    os.close(write_fd)
+    fd, _path = image
+    widen_pipe(fd)  # no pipe: nothing to widen, and no error
 
 
 def test_a_reader_that_has_enough_ends_the_pump_without_an_error(image):
