@@ -50,15 +50,29 @@ class _Program:
 
     @classmethod
     async def start(
-        cls, compressor: Compressor, arguments: t.Sequence[str], stdin: int, stdout: int
+        cls,
+        compressor: Compressor,
+        arguments: t.Sequence[str],
+        stdin: int,
+        stdout: int,
+        ours: t.Sequence[int],
     ) -> _Program:
-        process = await asyncio.create_subprocess_exec(
-            find_program(compressor),
-            *arguments,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        """Takes ``stdin`` and ``stdout`` over; ``ours`` is closed too if it does not start."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                find_program(compressor),
+                *arguments,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except BaseException:
+            for fd in ours:
+                os.close(fd)
+            raise
+        finally:
+            os.close(stdin)
+            os.close(stdout)
         return cls(compressor.program, process)
 
     async def _read_stderr(self) -> str:
@@ -118,15 +132,9 @@ class Pipeline:
         program = None
         if compressor is not None:
             stream, (reader, packed) = reader, _pipe()
-            try:
-                program = await _Program.start(compressor, compressor.compress, stream, packed)
-            except BaseException:
-                for fd in (reader, qemu_fd):
-                    os.close(fd)
-                raise
-            finally:
-                os.close(stream)
-                os.close(packed)
+            program = await _Program.start(
+                compressor, compressor.compress, stream, packed, (reader, qemu_fd)
+            )
         pump = loop.run_in_executor(
             None, lambda: pump_in(reader, image_fd, path, offset_bytes, direct=direct)
         )
@@ -144,21 +152,13 @@ class Pipeline:
     ) -> Pipeline:
         """From the image, at ``offset_bytes``, into QEMU."""
         loop = asyncio.get_running_loop()
-        if compressor is None:
-            qemu_fd, feed = _pipe()
-            program = None
-        else:
-            qemu_fd, unpacked = _pipe()
-            packed, feed = _pipe()
-            try:
-                program = await _Program.start(compressor, compressor.decompress, packed, unpacked)
-            except BaseException:
-                for fd in (qemu_fd, feed):
-                    os.close(fd)
-                raise
-            finally:
-                os.close(packed)
-                os.close(unpacked)
+        qemu_fd, feed = _pipe()
+        program = None
+        if compressor is not None:
+            unpacked, (packed, feed) = feed, _pipe()
+            program = await _Program.start(
+                compressor, compressor.decompress, packed, unpacked, (qemu_fd, feed)
+            )
         pump = loop.run_in_executor(
             None, lambda: pump_out(image_fd, feed, path, offset_bytes, direct=direct)
         )
@@ -225,17 +225,11 @@ async def _decode(
     compressor: Compressor,
     sampler: t.Callable[[int], StreamSample],
 ) -> StreamSample:
+    offset_bytes = read_prefix(image_fd, path).header.data_offset_bytes
     source = open_again(image_fd, os.O_RDONLY)
+    os.lseek(source, offset_bytes, os.SEEK_SET)
     reader, writer = _pipe()
-    try:
-        os.lseek(source, read_prefix(image_fd, path).header.data_offset_bytes, os.SEEK_SET)
-        program = await _Program.start(compressor, compressor.decompress, source, writer)
-    except BaseException:
-        os.close(reader)
-        raise
-    finally:
-        os.close(source)
-        os.close(writer)
+    program = await _Program.start(compressor, compressor.decompress, source, writer, (reader,))
     loop = asyncio.get_running_loop()
     try:
         sample = await loop.run_in_executor(None, lambda: sampler(reader))

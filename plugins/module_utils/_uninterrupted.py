@@ -13,13 +13,29 @@ _Result = t.TypeVar("_Result")
 
 
 async def uninterrupted(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
-    """Finish ``work`` whatever cancels the caller meanwhile: halfway, the guest would be stuck."""
-    task = asyncio.ensure_future(work)
+    """Finish ``work``, whatever cancels the caller meanwhile, and forget that it was cancelled:
+    for the end of a run, which is over anyway."""
+    finished, _cancelled = await _finish(work)
+    return finished.result()
+
+
+async def finished_first(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
+    """Finish ``work`` before a cancellation goes on its way, at the caller's next await: for a step
+    in the middle of a run whose half nobody could undo."""
+    finished, cancelled = await _finish(work)
+    current = asyncio.current_task()
+    if cancelled and current is not None:
+        current.cancel()
+    return finished.result()
+
+
+async def _finish(
+    work: t.Coroutine[t.Any, t.Any, _Result],
+) -> tuple[asyncio.Task[_Result], bool]:
+    task, cancelled = asyncio.ensure_future(work), False
     while not task.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
-            continue
-        except BaseException:  # of the work itself: raised by result()
-            break
-    return task.result()
+            cancelled = True
+    return task, cancelled

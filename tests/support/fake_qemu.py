@@ -131,6 +131,11 @@ class FakeQemu:
             raise QmpFailure("DeviceNotFound", f"no such property: {command.arguments}")
         return f"{self.machine}-machine"
 
+    def _qom_list(self, command: Command, emit: Emit) -> object:
+        if command.arguments != {"path": "/objects"}:
+            raise QmpFailure("DeviceNotFound", f"no such path: {command.arguments}")
+        return [{"name": "type", "type": "string"}]  # no memory backend of its own
+
     def _query_named_block_nodes(self, command: Command, emit: Emit) -> object:
         return self.block_nodes
 

@@ -14,6 +14,10 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._image_record import (
+    SavedImage,
+    describe_target,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor import Monitor
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import (
     ProcessIdentity,
@@ -64,6 +68,20 @@ def _stream(offset_bytes: int) -> bytes:
         return path.read_bytes()[offset_bytes:]
 
 
+def identity_of(pid: int) -> ProcessIdentity:
+    """Who ``pid`` is; it must live."""
+    process = identify(pid)
+    assert process is not None
+    return process
+
+
+def described(path: os.PathLike[str]) -> SavedImage:
+    """The image at ``path``, which must be there."""
+    image = describe_target(os.fspath(path))
+    assert image is not None
+    return image
+
+
 @dataclass
 class ModelGuest:
     """The model, its monitor and the socket they are reached by."""
@@ -76,9 +94,7 @@ class ModelGuest:
     def identity(self) -> ProcessIdentity:
         """The model's process, which must still live."""
         assert self.qemu.process is not None
-        process = identify(self.qemu.process.pid)
-        assert process is not None
-        return process
+        return identity_of(self.qemu.process.pid)
 
     def crash(self) -> None:
         """An action: the process ends and the connection with it."""
@@ -129,15 +145,23 @@ def with_monitor(
 
 
 def once(
-    guest: ModelGuest, command: str, action: t.Callable[[], None], after: str | None = None
+    guest: ModelGuest,
+    command: str,
+    action: t.Callable[[], None],
+    *,
+    after: str | None = None,
+    first: bool = False,
 ) -> None:
-    """Run ``action`` when the model has carried out ``command`` and before it answers; only the
-    first time, and only once ``after`` has come."""
+    """Run ``action`` when the model has carried out ``command`` and before it answers; with
+    ``first`` before it carries it out. Only the first time, and only once ``after`` has come."""
     respond, pending = guest.qemu.respond, [action]
 
     def responding(received: Command, emit: Emit) -> object:
+        due = received.name == command and after in (None, *guest.monitor.names)
+        if due and pending and first:
+            pending.pop()()
         value = respond(received, emit)
-        if received.name == command and pending and after in (None, *guest.monitor.names):
+        if due and pending:
             pending.pop()()
         return value
 

@@ -26,7 +26,7 @@ from .._qemu._monitor import Monitor
 from .._qemu._negotiation import Negotiated, Step
 from .._saveimage._compressors import compressor_of
 from .._saveimage._life import annotate, mark_ready, mark_spent
-from .._uninterrupted import uninterrupted
+from .._uninterrupted import finished_first, uninterrupted
 from ._plan import RestorePlan
 
 _CONT_SECONDS = 300.0
@@ -56,27 +56,32 @@ class RestoreSession:
         self.image_state = self.image.state
 
 
-async def load(
-    session: RestoreSession, monitor: Monitor, guest: Guest, plan: RestorePlan
-) -> MigrationReport:
+@dataclass(frozen=True)
+class Destination:
+    """The QEMU that waits, and what was negotiated with it."""
+
+    monitor: Monitor
+    guest: Guest
+    plan: RestorePlan
+    negotiated: Negotiated
+
+
+async def load(session: RestoreSession, into: Destination) -> MigrationReport:
     """Load the stream; the vCPUs stay held. QEMU's settings are as before afterwards."""
-    negotiated = plan.negotiated
-    if negotiated is None:
-        raise AssertionError("a load needs a QEMU to negotiate with")
     try:
-        return await _load(session, monitor, guest, plan, negotiated)
+        return await _load(session, into)
     except BaseException:
-        await uninterrupted(_give_back(session, monitor, negotiated))
+        await uninterrupted(_give_back(session, into))
         raise
 
 
-async def _give_back(session: RestoreSession, monitor: Monitor, negotiated: Negotiated) -> None:
+async def _give_back(session: RestoreSession, into: Destination) -> None:
     """After a failed load: QEMU's settings as before, as far as it still answers."""
     with contextlib.suppress(VmfleetError):
         if session.fdset_id is not None:
-            await take_back(monitor, session.fdset_id)
-        await _apply(monitor, negotiated.put_back)
-        session.guest_state = str((await monitor.execute("query-status"))["status"])
+            await take_back(into.monitor, session.fdset_id)
+        await _apply(into.monitor, into.negotiated.put_back)
+        session.guest_state = str((await into.monitor.execute("query-status"))["status"])
 
 
 async def _apply(monitor: Monitor, steps: t.Iterable[Step]) -> None:
@@ -84,69 +89,52 @@ async def _apply(monitor: Monitor, steps: t.Iterable[Step]) -> None:
         await monitor.execute(step.command, step.arguments)
 
 
-async def _load(
-    session: RestoreSession,
-    monitor: Monitor,
-    guest: Guest,
-    plan: RestorePlan,
-    negotiated: Negotiated,
-) -> MigrationReport:
+async def _load(session: RestoreSession, into: Destination) -> MigrationReport:
+    monitor, guest = into.monitor, into.guest
     session.step = "holding the vCPUs"
     # While it waits, stop only means: do not start by yourself after the load.
     await monitor.execute("stop")
     session.step = "setting QEMU's migration capabilities"
-    await _apply(monitor, negotiated.apply)
-    load_from = _load_from_pipe if plan.through_pipe else _load_from_file
-    report = await load_from(session, monitor, guest, plan, negotiated)
+    await _apply(monitor, into.negotiated.apply)
+    load_from = _load_from_pipe if into.plan.through_pipe else _load_from_file
+    report = await load_from(session, into)
     session.guest_state = await wait_for_run_state(monitor, _NEVER_RAN)
     session.actions.append("loaded the guest's state")
     session.step = "putting QEMU's migration settings back"
-    await _apply(monitor, negotiated.put_back)
+    await _apply(monitor, into.negotiated.put_back)
     session.step = "noting in the image where it was loaded"
     note = annotate if session.image_state == "ready" else mark_spent
     note(session.fd, session.image.path, _loaded_note(guest))
     return report
 
 
-async def _load_from_file(
-    session: RestoreSession,
-    monitor: Monitor,
-    guest: Guest,
-    plan: RestorePlan,
-    negotiated: Negotiated,
-) -> MigrationReport:
+async def _load_from_file(session: RestoreSession, into: Destination) -> MigrationReport:
     session.step = "handing the image to QEMU"
-    session.fdset_id = await uninterrupted(
-        hand_over(monitor, session.fd, write=False, direct=negotiated.bypass_cache)
+    session.fdset_id = await finished_first(
+        hand_over(into.monitor, session.fd, write=False, direct=into.negotiated.bypass_cache)
     )
     address = uri(session.fdset_id, session.image.data_offset_bytes)
-    report = await _migrate(session, monitor, guest, address, negotiated)
-    await take_back(monitor, session.fdset_id)
+    report = await _migrate(session, into, address)
+    await take_back(into.monitor, session.fdset_id)
     session.fdset_id = None
     return report
 
 
-async def _load_from_pipe(
-    session: RestoreSession,
-    monitor: Monitor,
-    guest: Guest,
-    plan: RestorePlan,
-    negotiated: Negotiated,
-) -> MigrationReport:
+async def _load_from_pipe(session: RestoreSession, into: Destination) -> MigrationReport:
     session.step = "handing the stream to QEMU"
-    compressor = compressor_of(plan.compressor) if plan.compressor else None
+    compressor = compressor_of(into.plan.compressor) if into.plan.compressor else None
     pipeline = await Pipeline.from_image(
         session.fd,
         session.image.path,
         session.image.data_offset_bytes,
         compressor,
-        direct=negotiated.bypass_cache,
+        direct=into.negotiated.bypass_cache,
     )
     try:
-        await monitor.get_fd(pipeline.qemu_fd, _FD_NAME)
+        await into.monitor.get_fd(pipeline.qemu_fd, _FD_NAME)
         pipeline.release()
         try:
-            report = await _migrate(session, monitor, guest, f"fd:{_FD_NAME}", negotiated)
+            report = await _migrate(session, into, f"fd:{_FD_NAME}")
         except MigrationFailed:
             await pipeline.raise_failure()
             raise
@@ -157,19 +145,13 @@ async def _load_from_pipe(
         await pipeline.abort()
 
 
-async def _migrate(
-    session: RestoreSession,
-    monitor: Monitor,
-    guest: Guest,
-    address: str,
-    negotiated: Negotiated,
-) -> MigrationReport:
+async def _migrate(session: RestoreSession, into: Destination, address: str) -> MigrationReport:
     session.step = "loading the guest's state"
     session.load_began = True
     arguments: dict[str, object] = {"uri": address}
-    if negotiated.exit_on_error_supported:
+    if into.negotiated.exit_on_error_supported:
         arguments["exit-on-error"] = False
-    migration = Migration(monitor, guest.process)
+    migration = Migration(into.monitor, into.guest.process)
     return await migration.run("migrate-incoming", arguments, session.deadline)
 
 

@@ -28,8 +28,8 @@ from .._qemu._monitor import Monitor, NoListener
 from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import lock_image
 from .._saveimage._verify import verify_structure
-from .._uninterrupted import uninterrupted
-from ._load import RestoreSession, load, remove_image, run_guest
+from .._uninterrupted import finished_first, uninterrupted
+from ._load import Destination, RestoreSession, load, remove_image, run_guest
 from ._outcome import RestoreOutcome
 from ._plan import (
     WAITING,
@@ -124,7 +124,7 @@ class _Restore:
                     "this module starts it."
                 ) from exc
         self._session.step = "starting QEMU"
-        self._launched = await uninterrupted(launch(argv))
+        self._launched = await finished_first(launch(argv))
         self._session.actions += [f"started QEMU (pid {self._launched.pid})", *changes]
         return await wait_for_monitor(self._launched, request.qmp_socket, self._session.deadline)
 
@@ -141,7 +141,7 @@ class _Restore:
         plan = await self._plan(monitor, guest)
         if self._check_mode or plan.negotiated is None:
             return self._planned(plan, guest)
-        report = await load(self._session, monitor, guest, plan)
+        report = await load(self._session, Destination(monitor, guest, plan, plan.negotiated))
         if plan.run_afterwards:
             await uninterrupted(self._run(monitor, guest))
         return self._outcome(plan, guest, self._session.guest_state, changed=True, report=report)

@@ -22,7 +22,7 @@ from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
 from .._saveimage._life import LifeState, life_block
 from .._saveimage._prefix import build_prefix
 from .._saveimage._verify import Structure, verify_structure
-from .._uninterrupted import uninterrupted
+from .._uninterrupted import finished_first
 from ._content import RamRange, first_difference
 from ._plan import MAPPED_RAM
 from ._session import STOP_SECONDS, SaveSession
@@ -70,7 +70,7 @@ async def prepare_qemu(session: SaveSession) -> None:
         await _open_pipeline(session)
     else:
         # Interrupted within, it would leave a set whose number nobody knows.
-        session.fdset_id = await uninterrupted(
+        session.fdset_id = await finished_first(
             hand_over(
                 session.monitor,
                 session.image.fd,

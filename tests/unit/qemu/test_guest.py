@@ -142,8 +142,10 @@ def test_without_visible_vcpus_it_is_who_answers_on_the_socket(model, thread_id)
 def test_a_thread_number_of_another_namespace_is_not_taken_for_qemu(model):
     with subprocess.Popen(["sleep", "600"]) as other:
         model.monitor.expect("query-cpus-fast").returns([{"cpu-index": 0, "thread-id": other.pid}])
-        guest = look(model)
-        other.kill()
+        try:
+            guest = look(model)
+        finally:
+            other.kill()
     assert guest.process == identify(os.getpid())
 
 

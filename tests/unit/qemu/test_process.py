@@ -23,6 +23,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process imp
     is_alive,
     thread_group,
 )
+from ansible_collections.vmfleet.suspend.tests.support.model_guest import identity_of
 
 NO_PROCESS = 1 << 30
 
@@ -36,10 +37,9 @@ def child():
 
 
 def test_a_process_is_named_by_boot_pid_and_start(child):
-    who = identify(child.pid)
-    assert who is not None
+    who = identity_of(child.pid)
     assert (who.boot_id, who.pid) == (boot_id(), child.pid)
-    assert who.start_ticks >= identify(os.getpid()).start_ticks
+    assert who.start_ticks >= identity_of(os.getpid()).start_ticks
     assert is_alive(who)
 
 
@@ -50,11 +50,11 @@ def test_no_process_has_no_identity(pid):
 
 @pytest.mark.parametrize("change", [{"start_ticks": 1}, {"boot_id": "another"}])
 def test_a_pid_that_was_used_again_is_another_process(change):
-    assert not is_alive(replace(identify(os.getpid()), **change))
+    assert not is_alive(replace(identity_of(os.getpid()), **change))
 
 
 def test_a_zombie_does_not_live(child):
-    who = identify(child.pid)
+    who = identity_of(child.pid)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert identify(child.pid) is None
@@ -91,17 +91,17 @@ def _state(pid):
 
 def test_a_program_may_have_blanks_and_parentheses_in_its_name(tmp_path):
     program = tmp_path / "a) b (c) 1"
-    shutil.copy(shutil.which("sleep"), program)
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
     with subprocess.Popen([program, "600"]) as process:
-        plain = identify(os.getpid())
-        odd = identify(process.pid)
-        process.kill()
-    assert odd is not None
-    assert odd.start_ticks >= plain.start_ticks
+        try:
+            odd = identity_of(process.pid)
+        finally:
+            process.kill()
+    assert odd.start_ticks >= identity_of(os.getpid()).start_ticks
 
 
 def test_an_identity_survives_being_written_down():
-    who = identify(os.getpid())
+    who = identity_of(os.getpid())
     assert ProcessIdentity.from_dict(who.as_dict()) == who
 
 
@@ -122,13 +122,13 @@ def test_what_is_not_an_identity_is_none(data):
 
 
 def test_waiting_ends_when_the_process_does(child):
-    who = identify(child.pid)
+    who = identity_of(child.pid)
     threading.Timer(0.05, child.kill).start()
     assert asyncio.run(wait_for_exit(who, 5)) is True
 
 
 def test_waiting_ends_when_the_time_is_over(child):
-    assert asyncio.run(wait_for_exit(identify(child.pid), 0.03)) is False
+    assert asyncio.run(wait_for_exit(identity_of(child.pid), 0.03)) is False
 
 
 def test_the_group_of_a_thread_is_its_process():

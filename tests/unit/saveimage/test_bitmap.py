@@ -151,8 +151,8 @@ def test_behind_the_end_of_a_file_that_was_cut_meanwhile_everything_is_missing(s
 def test_a_present_page_without_data_is_found_and_an_absent_one_may_be_a_hole(
     sparse, present, written, missing
 ):
-    fd = sparse(written)
-    block = RamBlock("pc.ram", 16 * EXTENT, EXTENT, 0, 8, 0)
+    fd = sparse([page + 3 for page in written], size=30 * EXTENT)
+    block = RamBlock("pc.ram", 16 * EXTENT, EXTENT, 0, 8, 3 * EXTENT)
     assert first_missing_page(fd, block, Bitmap(bits(16, present), 16)) == missing
     os.close(fd)
 
@@ -165,8 +165,8 @@ def test_a_page_that_lies_in_a_hole_only_in_part_is_missing(sparse):
 
 
 def test_a_hole_next_to_a_page_does_not_make_it_missing(sparse):
-    fd = sparse([4, 5, 6, 7])
-    block = RamBlock("pc.ram", 16 * EXTENT, 4 * EXTENT, 0, 8, 0)
+    fd = sparse([5, 6, 7, 8], size=30 * EXTENT)
+    block = RamBlock("pc.ram", 16 * EXTENT, 4 * EXTENT, 0, 8, EXTENT)
     assert first_missing_page(fd, block, Bitmap(bits(4, [1]), 4)) is None
     os.close(fd)
 

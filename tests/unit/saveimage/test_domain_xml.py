@@ -94,6 +94,36 @@ def test_nothing_that_could_be_a_secret_is_shown():
     assert identity(shown) == ("web01", None)
 
 
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<metadata>SECRET</metadata>",
+        "<metadata><own/>SECRET</metadata>",
+        "<metadata><own key='SECRET'/></metadata>",
+        "<sysinfo><entry/>SECRET</sysinfo>",
+        "<sysinfo><system><entry name='a'>SECRET</entry></system></sysinfo>",
+        "<devices><graphics type='spice' password='SECRET'/></devices>",
+        "<!-- SECRET -->",
+    ],
+)
+def test_a_secret_is_hidden_wherever_it_stands_and_the_rest_is_shown(inside):
+    shown = redact(f"<domain><name>web01</name>{inside}<os><type>hvm</type></os> </domain>")
+    assert "SECRET" not in shown
+    assert shown.startswith("<domain><name>web01</name>")
+    assert shown.endswith("<os><type>hvm</type></os> </domain>")
+
+
+def test_a_description_without_secrets_is_shown_as_it_is():
+    xml = '<domain><name>web01</name><metadata /><pae value="on" /> text</domain>'
+    assert redact(xml) == xml
+
+
+@pytest.mark.parametrize("tag", ["a", "sysinfo"])
+@pytest.mark.parametrize(("levels", "shown"), [(100, True), (101, False), (100_000, False)])
+def test_what_is_nested_deeper_than_any_domain_is_not_shown(tag, levels, shown):
+    assert (redact(f"<{tag}>" * levels + f"</{tag}>" * levels) != UNREADABLE) is shown
+
+
 def test_text_that_cannot_be_parsed_is_not_shown():
     assert redact("<domain><graphics passwd='SECRET'") == UNREADABLE
     assert redact("<!DOCTYPE a><domain/>") == UNREADABLE

@@ -93,6 +93,13 @@ def test_a_record_that_outgrew_its_room_is_a_defect_not_an_image():
         build_prefix(layout, HEADER, "<domain/>", None, record, life_block(LifeState.READY, {}))
 
 
+def test_a_life_block_that_outgrew_its_sector_is_a_defect_too():
+    layout = plan_prefix("<domain/>", None, 4096)
+    life = life_block(LifeState.READY, {"words": "x" * 500})
+    with pytest.raises(ValueError, match="do not fit"):
+        build_prefix(layout, HEADER, "<domain/>", None, {}, life)
+
+
 def test_a_record_may_fill_its_room_to_the_last_byte(tmp_path):
     layout = plan_prefix("<domain/>", None, 4096)
     record = {"argv": "x" * (4096 - len(pack_block(RECORD_TAG, {"argv": ""})))}
