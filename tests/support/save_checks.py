@@ -48,7 +48,7 @@ def assert_as_before(
     """Guest, settings and store are as if nothing had been tried, and the error says so."""
     assert guest.qemu.run_state == run_state
     assert failed.facts["guest"]["state"] == run_state
-    assert f"The guest is {run_state} as before, and nothing was left behind." in failed.message
+    assert f"The guest is {run_state} as before. No image was left behind." in failed.message
     assert list(store.iterdir()) == []
     assert guest.qemu.fdsets == {}
     assert settings(guest) == before

@@ -30,7 +30,8 @@ class SaveFailed(VmfleetError):
 async def undo(session: SaveSession, cause: BaseException) -> t.NoReturn:
     """Put everything back and raise `SaveFailed`; a defect of our own is raised as it is."""
     step = session.step
-    withdrawn = _withdraw_image(session)
+    withdrawn = _demote_image(session)
+    removed = _remove_image(session)
     state = await _release_guest(session, may_continue=withdrawn)
     if session.pipeline is not None:
         await session.pipeline.abort()
@@ -39,7 +40,8 @@ async def undo(session: SaveSession, cause: BaseException) -> t.NoReturn:
     plan = session.plan
     raise SaveFailed(
         f"Saving {plan.name} failed while {step}: {words_of(cause)} "
-        f"{advice(state, plan.run_state_before, plan.path, session.monitor.path, withdrawn)}",
+        + advice(state, plan.run_state_before, plan.path, session.monitor.path, withdrawn)
+        + (_remains(session.image.path, removed) if withdrawn else ""),
         **facts_of(cause),
         step=step,
         guest={"name": plan.name, "uuid": plan.uuid, "state": state},
@@ -47,15 +49,23 @@ async def undo(session: SaveSession, cause: BaseException) -> t.NoReturn:
     ) from cause
 
 
-def _withdraw_image(session: SaveSession) -> bool:
+def _demote_image(session: SaveSession) -> bool:
     """Make sure that no image of this guest can be restored; False when that failed."""
+    if not session.publishing:
+        return True  # the partial magic is on disk since the beginning
     try:
-        if session.publishing:
-            mark_spent(session.image.fd, session.image.path, {SPENT_BY: "failed publish"})
+        mark_spent(session.image.fd, session.image.path, {SPENT_BY: "failed publish"})
+    except (VmfleetError, OSError):
+        return False
+    return True
+
+
+def _remove_image(session: SaveSession) -> bool:
+    """Remove the unfinished file; False when it stays."""
+    try:
         session.image.discard()
     except (VmfleetError, OSError):
-        # Before publishing began the file has the partial magic: it cannot be restored anyway.
-        return not session.publishing
+        return False
     session.actions.append("removed the unfinished image")
     return True
 
@@ -112,27 +122,26 @@ async def _ensure_link(session: SaveSession) -> None:
             await asyncio.sleep(1)
 
 
+def _remains(path: str, removed: bool) -> str:
+    if removed:
+        return " No image was left behind."
+    return f" The unfinished image {path} could not be removed; nobody can restore it."
+
+
 def advice(state: str, before: str, image_path: str, qmp_socket: str, withdrawn: bool) -> str:
     """What state the guest is in now and what the operator does next."""
     if state == CRASHED:
-        return (
-            "QEMU itself has ended and the guest's RAM is lost: the guest must be started anew. "
-            "No image was left behind."
-        )
+        return "QEMU itself has ended and the guest's RAM is lost: the guest must be started anew."
     if not withdrawn:
         return (
             f"The image {image_path} could not be withdrawn, so the guest was left in {state}. "
             "Remove the image first, then continue the guest with cont."
         )
     if state == before:
-        return f"The guest is {state} as before, and nothing was left behind."
+        return f"The guest is {state} as before."
     if state == UNKNOWN:
         return (
             f"The monitor {qmp_socket} does not answer, so the guest's state is unknown. Look "
-            "with query-status; from paused or postmigrate, cont continues it. No image was left "
-            "behind."
+            "with query-status; from paused or postmigrate, cont continues it."
         )
-    return (
-        f"The guest is now in run state {state} (before: {before}); cont continues it. No image "
-        "was left behind."
-    )
+    return f"The guest is now in run state {state} (before: {before}); cont continues it."

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._save import (
-    _steps,
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import StoreError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _steps
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._publish import (
+    PartialImage,
 )
 from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
     model_guest,
@@ -166,3 +168,16 @@ def test_a_defect_of_our_own_is_undone_too_and_raised_as_it_is(guest, image, sto
         save(guest, image)
     assert guest.qemu.run_state == "running"
     assert list(store.iterdir()) == []
+
+
+def test_an_unfinished_image_that_cannot_be_removed_is_named_and_the_guest_goes_on(
+    guest, image, monkeypatch
+):
+    def refuse(partial):
+        raise StoreError(f"Removing {partial.path} failed: Read-only file system.")
+
+    guest.qemu.ends_as = "failed"
+    monkeypatch.setattr(PartialImage, "discard", refuse)
+    failed = fails(guest, image)
+    assert ".partial could not be removed" in failed.message
+    assert guest.qemu.run_state == "running"

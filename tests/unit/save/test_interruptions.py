@@ -58,6 +58,16 @@ def test_the_way_back_is_not_interrupted(guest, image, store):
     assert_as_before(guest, store, before, failed)
 
 
+@pytest.mark.parametrize("command", ["query-fdsets", "remove-fd", "cont"])
+def test_a_signal_that_comes_on_the_way_back_does_not_stop_it(guest, image, store, command):
+    before = settings(guest)
+    guest.monitor.expect("migrate").fails("GenericError", "State blocked")
+    once(guest, command, lambda: os.kill(os.getpid(), signal.SIGTERM), first=True)
+    failed = fails(guest, image, signals=True)
+    assert_as_before(guest, store, before, failed)
+    assert "State blocked" in failed.message
+
+
 @pytest.mark.parametrize("command", ["remove-fd", "quit"])
 def test_after_publishing_a_signal_changes_nothing_any_more(guest, image, command):
     once(guest, command, lambda: os.kill(os.getpid(), signal.SIGTERM), first=True)
