@@ -26,7 +26,7 @@ def run_module(
         [
             *("ansible", "localhost", "-m", f"vmfleet.suspend.{name}"),
             *("-a", json.dumps(options, default=str)),
-            *("-e", f"ansible_python_interpreter={python}"),
+            *("-e", json.dumps({"ansible_python_interpreter": str(python)})),
             *flags,
         ],
         env={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_NOCOLOR": "1"},
