@@ -12,8 +12,6 @@ qemu-system-x86|9.1|qemu_is_recent|runs the guests: saving with mapped-ram past 
 qemu-utils|9.1|qemu_is_recent|qemu-img of the same version, for the disks of test guests
 lzop|1|companion lzop|for the tests of compressed images
 zstd|1|companion zstd|for the tests of compressed images
-bzip2|1|companion bzip2|for the tests of compressed images
-xz-utils|1|companion xz|for the tests of compressed images
 python3-venv|3.11|python_is_there|makes the Python environment .venv: Python 3.11 or newer with venv
 '
 readonly BACKPORTS_NAME=vmfleet-suspend-backports
