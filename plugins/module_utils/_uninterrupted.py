@@ -29,6 +29,21 @@ async def finished_first(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
     return finished.result()
 
 
+async def within(timeout_seconds: float | None, work: t.Awaitable[_Result]) -> _Result:
+    """`asyncio.wait_for`, but never losing a cancellation: up to Python 3.11 that one returns the
+    result and forgets the cancellation when both come together. Raises asyncio.TimeoutError."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=timeout_seconds)
+        if task.done():
+            return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    raise asyncio.TimeoutError
+
+
 async def _finish(
     work: t.Coroutine[t.Any, t.Any, _Result],
 ) -> tuple[asyncio.Task[_Result], bool]:

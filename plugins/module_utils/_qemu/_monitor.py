@@ -20,6 +20,7 @@ import traceback
 import typing as t
 
 from .._errors import MonitorError, QmpCommandError
+from .._uninterrupted import within
 
 QMP_MINIMUM_VERSION = "0.0.3"
 QMP_IMPORT_ERROR: str | None = None
@@ -110,7 +111,7 @@ async def _greet(sock: socket.socket, path: str, timeout_seconds: float) -> QMPC
     # Made inside the coroutine: on Python 3.8 and 3.9 its queue binds to the running loop.
     client = QMPClient("vmfleet")
     try:
-        await asyncio.wait_for(client.connect(sock), timeout_seconds)
+        await within(timeout_seconds, client.connect(sock))
     except asyncio.TimeoutError:
         raise _held(path, timeout_seconds) from None
     except ConnectError as exc:
@@ -164,7 +165,7 @@ class Monitor:
         """
         plain = dict(arguments) if arguments is not None else None
         try:
-            return await asyncio.wait_for(self._client.execute(command, plain), timeout_seconds)
+            return await within(timeout_seconds, self._client.execute(command, plain))
         except ExecuteError as exc:
             raise QmpCommandError(command, exc.error_class, str(exc)) from exc
         except asyncio.TimeoutError:

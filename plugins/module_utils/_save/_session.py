@@ -20,6 +20,7 @@ from .._qemu._monitor import Monitor
 from .._qemu._negotiation import Step
 from .._saveimage._prefix import PrefixLayout
 from .._saveimage._publish import PartialImage
+from .._uninterrupted import within
 from ._plan import SavePlan
 
 STOP_SECONDS = 300.0
@@ -74,7 +75,7 @@ class SaveSession:
     async def in_time(self, work: t.Awaitable[_Result]) -> _Result:
         """Wait for ``work`` until the deadline."""
         try:
-            return await asyncio.wait_for(work, self.deadline.remaining_seconds())
+            return await within(self.deadline.remaining_seconds(), work)
         except asyncio.TimeoutError:
             raise self.deadline.exceeded(self.step) from None
 
