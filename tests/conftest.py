@@ -51,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run every cell of the matrices, not only the representative ones (make test-full)",
     )
+    parser.addoption(
+        "--write-docs",
+        action="store_true",
+        help="write the pages under docs/ that tests generate, from the tests that are run",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,7 +4,8 @@
 # Private to the collection: no stable interface.
 """What there is to know about the save images of a file or a directory, without a guest.
 
-A damaged image is described as far as it goes, with its problems; it never hides the others.
+An image that is damaged or cannot be read is described as far as it goes, with its problems; it
+never hides the others.
 """
 
 from __future__ import annotations
@@ -69,36 +70,40 @@ def _read(path: str, read_memory_map: bool) -> dict[str, t.Any]:
     except FileNotFoundError as exc:  # removed just now
         raise NotASaveImage(path, 0, "it is gone") from exc
     except OSError as exc:
-        problem = f"{path} cannot be opened: {exc.strerror}"
-        return {"path": path, "state": UNREADABLE, "problems": [problem]}
+        return {"path": path, **_unreadable(f"{path} cannot be opened", exc)}
     try:
-        status = os.fstat(fd)
-        return {
-            "path": path,
-            "apparent_bytes": status.st_size,
-            "allocated_bytes": status.st_blocks * _BLOCK_UNIT_BYTES,
-            **_describe(fd, path, read_memory_map),
-        }
+        return {"path": path, **_describe(fd, path, read_memory_map)}
     finally:
         os.close(fd)
 
 
 def _describe(fd: int, path: str, read_memory_map: bool) -> dict[str, t.Any]:
+    facts: dict[str, t.Any] = {}
     try:
-        prefix = read_prefix(fd, path)
-    except NotASaveImage:
-        raise
-    except ImageInvalid as exc:
-        return {"state": INVALID, "problems": [exc.message]}
-    facts = _prefix_facts(prefix)
-    try:
+        facts.update(_sizes(os.fstat(fd)))
+        facts.update(_prefix_facts(read_prefix(fd, path)))
         saved = describe(fd, path)
         facts.update(_saved_facts(saved))
         if read_memory_map and saved.state != "partial":
             facts.update(_memory_map(verify_structure(fd, path)))
+    except NotASaveImage:
+        raise
     except ImageInvalid as exc:
-        return dict(facts, state=INVALID, problems=[exc.message])
+        facts.update(state=INVALID, problems=[exc.message])
+    except OSError as exc:
+        facts.update(_unreadable(f"{path} cannot be read", exc))
     return facts
+
+
+def _unreadable(what: str, exc: OSError) -> dict[str, t.Any]:
+    return {"state": UNREADABLE, "problems": [f"{what}: {exc.strerror}"]}
+
+
+def _sizes(status: os.stat_result) -> dict[str, t.Any]:
+    return {
+        "apparent_bytes": status.st_size,
+        "allocated_bytes": status.st_blocks * _BLOCK_UNIT_BYTES,
+    }
 
 
 def _prefix_facts(prefix: Prefix) -> dict[str, t.Any]:

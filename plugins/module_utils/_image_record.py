@@ -26,7 +26,9 @@ from ._saveimage._stream import (
 
 QUIT_BY_SAVE = "quit_by_save"
 LOADED_INTO = "loaded_into"
+CONTINUED = "continued"
 SPENT_BY = "spent_by"
+SPENT_FOR_INSPECTION = "save with guest_state running"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class SavedImage:
     machine and RAM blocks are not seen from outside. ``ram_blocks``: name and bytes of each block
     in the stream;
     ``all_ram_names``: every block that the guest had, migrated or not, empty when not recorded.
-    ``loaded_into``: the QEMU that a restore put it in.
+    ``loaded_into``: the QEMU that a restore put it in. ``quit_by_save``: the save was about to end
+    its QEMU; ``meant_to_quit``: it was asked to. ``continued``: the vCPUs were seen to run after a
+    restore.
     """
 
     path: str
@@ -57,6 +61,8 @@ class SavedImage:
     saved_from: ProcessIdentity | None
     loaded_into: ProcessIdentity | None
     quit_by_save: bool
+    meant_to_quit: bool
+    continued: bool
 
     def identity(self) -> dict[str, t.Any]:
         """The part that diff shows: no sizes, no times."""
@@ -126,6 +132,8 @@ def _described(
         saved_from=ProcessIdentity.from_dict(source.get("process")),
         loaded_into=ProcessIdentity.from_dict(notes.get(LOADED_INTO)),
         quit_by_save=notes.get(QUIT_BY_SAVE) is True,
+        continued=notes.get(CONTINUED) is True,
+        meant_to_quit=record.get("guest_state") == "stopped",
     )
 
 

@@ -73,13 +73,15 @@ images:
     state:
       description:
         - V(ready) may be restored, V(spent) was restored or continued since, V(partial) was never
-          finished or is being written. V(invalid) is damaged and V(unreadable) cannot be opened;
-          see RV(images[].problems).
+          finished or is being written. V(invalid) is damaged and V(unreadable) cannot be opened or
+          not be read to its end; see RV(images[].problems).
       type: str
       returned: always
       sample: ready
     problems:
-      description: What is wrong with it, naming the offset in the file.
+      description:
+        - What is wrong with it, naming the offset in the file; for V(unreadable) the error that the
+          store gave.
       type: list
       elements: str
       returned: always

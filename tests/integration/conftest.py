@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING, TinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.kill_table import KillTable
 
 SMALL_STORE_BYTES = 4 << 20
 
@@ -33,6 +34,15 @@ def tiny_guest(tmp_path: Path) -> Iterator[Callable[..., TinyGuest]]:
     yield make
     for guest in guests:
         guest.close()
+
+
+@pytest.fixture(scope="session")
+def kill_table(request: pytest.FixtureRequest) -> Iterator[KillTable]:
+    """The page of what dies when."""
+    page = request.config.rootpath / "docs" / "docsite" / "rst" / "killed.rst"
+    table = KillTable(page, write=request.config.getoption("--write-docs"))
+    yield table
+    table.finish()
 
 
 @pytest.fixture

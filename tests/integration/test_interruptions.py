@@ -17,6 +17,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._guest_lock 
     GuestLocked,
     guest_lock,
 )
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _planning
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run as save_run
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._plan import plan_save
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
@@ -127,13 +128,13 @@ def test_an_image_that_appears_while_the_save_is_planned_is_not_replaced(
     path = store / "guest.save"
 
     def plan_while_another_guest_is_saved_there(*arguments, **facts):
-        monkeypatch.setattr(save_run, "plan_save", plan_save)
+        monkeypatch.setattr(_planning, "plan_save", plan_save)
         saver = threading.Thread(target=do_save, args=(other.qmp_socket, path))
         saver.start()
         saver.join()
         return plan_save(*arguments, **facts)
 
-    monkeypatch.setattr(save_run, "plan_save", plan_while_another_guest_is_saved_there)
+    monkeypatch.setattr(_planning, "plan_save", plan_while_another_guest_is_saved_there)
     with pytest.raises((Refused, VmfleetError), match="changed while"):
         do_save(guest.qmp_socket, path)
     assert image_info(path)["uuid"] == other.uuid

@@ -254,12 +254,21 @@ def test_an_image_that_cannot_be_removed_is_told_beside_a_guest_that_runs(saved,
     assert guest.status() == "running"
 
 
-def test_argv_is_refused_while_a_qemu_waits_on_the_socket(saved):
+def test_argv_is_refused_while_another_qemu_waits_on_the_socket(saved):
     guest, path = saved
     guest.start(incoming=True)
     with pytest.raises(Refused, match="already waits"):
-        do_restore(guest.qmp_socket, path, argv=tuple(guest.argv()))
+        do_restore(guest.qmp_socket, path, argv=(*guest.argv(), "-boot", "c"))
     assert guest.status() == "inmigrate"
+
+
+def test_a_qemu_that_waits_with_the_given_argv_is_the_one_to_use(saved):
+    guest, path = saved
+    guest.start(incoming=True)
+    pid = guest.pid
+    result = do_restore(guest.qmp_socket, path, argv=tuple(guest.argv()))
+    assert result["guest"]["pid"] == pid
+    guest.wait_passes(2)
 
 
 def test_o_direct_refused_by_the_filesystem_is_an_error_before_anything_is_loaded(

@@ -232,6 +232,27 @@ def test_a_page_that_was_changed_behind_qemus_back_is_found_by_content_verificat
     assert list(store.iterdir()) == []
 
 
+def test_a_stream_without_device_description_is_refused_until_that_is_switched_off(
+    tiny_guest, store
+):
+    guest = tiny_guest(machine="pc,suppress-vmdesc=on")
+    guest.start()
+    guest.wait_passes(1)
+    before = look(guest.qmp_socket)
+    for check_mode in (True, False):
+        with pytest.raises(Refused, match="suppress-vmdesc"):
+            do_save(guest.qmp_socket, store / "guest.save", check_mode=check_mode)
+    assert_lives_on(guest, before, store)
+
+    off = {"path": "/machine", "property": "suppress-vmdesc", "value": False}
+    guest.execute("qom-set", off)
+    do_save(guest.qmp_socket, store / "guest.save")
+    guest.start(incoming=True)  # with the property on again, which a load does not mind
+    do_restore(guest.qmp_socket, store / "guest.save")
+    guest.wait_passes(2)
+    assert guest.mismatches == []
+
+
 def test_capabilities_somebody_left_on_are_put_back_as_they_were(guest, store):
     left_on = [{"capability": "pause-before-switchover", "state": True}]
     guest.execute("migrate-set-capabilities", {"capabilities": left_on})

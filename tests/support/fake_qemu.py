@@ -42,8 +42,10 @@ class FakeQemu:
 
     ``ends_as``: how a migration ends: completed, failed, or never (it stays active until it is
     cancelled). ``progress``: the statuses that query-migrate gives before that end. ``writer`` is
-    called with the main channel's fd and the offset in bytes when a save begins. ``crashed``: the
-    model died as the real QEMU does, because direct-io was on without an O_DIRECT descriptor.
+    called with the main channel's fd and the offset in bytes when a save begins. ``ram``: what
+    query-migrate counts once a migration completed. ``suppress_vmdesc``: the machine's property,
+    None on a machine without. ``crashed``: the model died as the real QEMU does, because direct-io
+    was on without an O_DIRECT descriptor.
     """
 
     run_state: str = "running"
@@ -51,6 +53,7 @@ class FakeQemu:
     name: str | None = "model"
     uuid: str = "8b4f0f5e-9d2c-4b53-9c4e-6a1f4b7f0c11"
     machine: str = "pc-i440fx-10.0"
+    suppress_vmdesc: bool | None = False
     memory_bytes: int = 64 << 20
     info_ramblock: str = INFO_RAMBLOCK
     schema: list[dict[str, t.Any]] = field(default_factory=lambda: list(SCHEMA))
@@ -65,7 +68,10 @@ class FakeQemu:
     error_description: str = "Unable to write to file: No space left on device"
     progress: list[str] = field(default_factory=lambda: ["setup", "active", "device"])
     writer: _Writer | None = None
+    ram: dict[str, int] = field(default_factory=dict)
     fdsets: dict[int, list[ReceivedFd]] = field(default_factory=dict)
+    opaque: dict[int, str] = field(default_factory=dict)
+    named_fds: dict[str, ReceivedFd] = field(default_factory=dict)
     crashed: bool = False
     process: subprocess.Popen[bytes] | None = None
 
@@ -127,9 +133,13 @@ class FakeQemu:
         return {"base-memory": self.memory_bytes, "plugged-memory": 0}
 
     def _qom_get(self, command: Command, emit: Emit) -> object:
-        if command.arguments != {"path": "/machine", "property": "type"}:
-            raise QmpFailure("DeviceNotFound", f"no such property: {command.arguments}")
-        return f"{self.machine}-machine"
+        if command.arguments["path"] != "/machine":
+            raise QmpFailure("DeviceNotFound", f"no such path: {command.arguments}")
+        name = command.arguments["property"]
+        values = {"type": f"{self.machine}-machine", "suppress-vmdesc": self.suppress_vmdesc}
+        if values.get(name) is None:
+            raise QmpFailure("GenericError", f"Property '{self.machine}-machine.{name}' not found")
+        return values[name]
 
     def _qom_list(self, command: Command, emit: Emit) -> object:
         if command.arguments != {"path": "/objects"}:
@@ -178,11 +188,18 @@ class FakeQemu:
         unused = next(number for number in range(len(self.fdsets) + 1) if number not in self.fdsets)
         fdset_id = command.arguments.get("fdset-id", unused)
         self.fdsets.setdefault(fdset_id, []).append(command.fds[-1])
+        self.opaque[fdset_id] = command.arguments.get("opaque", "")
         return {"fdset-id": fdset_id, "fd": command.fds[-1].fd}
 
     def _query_fdsets(self, command: Command, emit: Emit) -> object:
         return [
-            {"fdset-id": number, "fds": [{"fd": received.fd} for received in members]}
+            {
+                "fdset-id": number,
+                "fds": [
+                    {"fd": received.fd, "opaque": self.opaque.get(number, "")}
+                    for received in members
+                ],
+            }
             for number, members in self.fdsets.items()
         ]
 
@@ -190,6 +207,18 @@ class FakeQemu:
         if self.fdsets.pop(command.arguments["fdset-id"], None) is None:
             wanted = f"fdset-id:{command.arguments['fdset-id']}"
             raise QmpFailure("GenericError", f"File descriptor named '{wanted}' not found")
+        return {}
+
+    def _getfd(self, command: Command, emit: Emit) -> object:
+        if not command.fds:
+            raise QmpFailure("GenericError", "No file descriptor supplied via SCM_RIGHTS")
+        self.named_fds[command.arguments["fdname"]] = command.fds[-1]
+        return {}
+
+    def _closefd(self, command: Command, emit: Emit) -> object:
+        name = command.arguments["fdname"]
+        if self.named_fds.pop(name, None) is None:
+            raise QmpFailure("GenericError", f"File descriptor named '{name}' not found")
         return {}
 
     # The guest and its migration.
@@ -244,6 +273,8 @@ class FakeQemu:
             reply["status"] = self._status
         if self._status == "failed":
             reply["error-desc"] = self.error_description
+        if self._status == "completed" and self.ram:
+            reply["ram"] = self.ram
         if self.blocked_reasons:
             reply["blocked-reasons"] = self.blocked_reasons
         return reply

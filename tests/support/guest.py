@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Real QEMU guests that prove their own memory, for the integration tests.
 
-One `TinyGuest` stands for one guest through its whole life: the QEMU it starts in, the QEMU it is
+One `QemuGuest` stands for one guest through its whole life: the QEMU it starts in, the QEMU it is
 restored into (started here with ``start(incoming=True)``, or by a module from ``argv()``), and one
-serial log that grows across both.
+serial log that grows across both. `TinyGuest` runs the machine code of tiny_guest.py in it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import subprocess
 import tempfile
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from qemu.qmp import QMPClient
 
@@ -47,30 +48,24 @@ _POLL_SECONDS = 0.02
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class TinyGuest:
-    """A guest of ``memory_mib`` MiB of RAM, of which it fills and checks a part (in MiB).
+class QemuGuest(ABC):
+    """One guest on QEMU; what it boots and what it writes to its serial port are a subclass's.
 
-    ``extra`` is appended to QEMU's arguments. ``accelerator`` is tcg because a KVM that itself runs
-    in a virtual machine may interpret the guest, hundreds of times slower. ``name`` and ``uuid``
-    None leave QEMU without them.
+    ``extra`` is appended to QEMU's arguments. ``name`` and ``guest_uuid`` None leave QEMU without
+    them.
     """
 
     def __init__(
         self,
         tmp_path: Path,
-        memory_mib: int = 64,
-        pattern_mib: int = 16,
-        zero_mib: int = 16,
+        memory_mib: int,
         machine: str = "pc",
         extra: Sequence[str] = (),
         *,
         accelerator: str = "tcg",
-        name: str | None = "tiny",
+        name: str | None,
         guest_uuid: str | None = "",
     ) -> None:
-        self.regions = Regions(pattern_mib * MIB_BYTES, zero_mib * MIB_BYTES)
-        if self.regions.end_bytes > memory_mib * MIB_BYTES - FIRMWARE_BYTES:
-            raise ValueError(f"{pattern_mib} + {zero_mib} MiB do not fit into {memory_mib} MiB")
         self.memory_mib = memory_mib
         self.machine = machine
         self.extra = tuple(extra)
@@ -80,11 +75,13 @@ class TinyGuest:
         # A socket's path has room for 107 bytes, which pytest's directories can exceed.
         self.directory = Path(tempfile.mkdtemp(prefix="vmf"))
         self.qmp_socket = str(self.directory / "qmp")
-        self.disk_path = self.directory / "disk"
-        self.serial_path = Path(tempfile.mkdtemp(prefix="tiny", dir=tmp_path)) / "serial"
+        self.serial_path = Path(tempfile.mkdtemp(prefix="guest", dir=tmp_path)) / "serial"
         self.stderr_path = self.serial_path.with_name("stderr")
-        self.disk_path.write_bytes(build(self.regions.pattern_bytes, self.regions.zero_bytes))
         self._child: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def boot_arguments(self) -> Sequence[str]:
+        """The part of QEMU's arguments that says what the guest boots."""
 
     def argv(self, incoming: bool = False) -> list[str]:
         """QEMU's arguments; with ``incoming`` it waits for an image, vCPUs held."""
@@ -97,7 +94,7 @@ class TinyGuest:
             *("-machine", self.machine),
             *("-m", str(self.memory_mib)),
             *("-nodefaults", "-display", "none", "-no-reboot"),
-            *("-drive", f"file={self.disk_path},format=raw,if=virtio,readonly=on"),
+            *self.boot_arguments(),
             *("-chardev", f"file,id=serial0,path={self.serial_path},append=on"),
             *("-serial", "chardev:serial0"),
             *("-qmp", f"unix:{self.qmp_socket},server=on,wait=off"),
@@ -105,7 +102,7 @@ class TinyGuest:
             *(("-incoming", "defer", "-S") if incoming else ()),
         ]
 
-    def start(self, incoming: bool = False) -> TinyGuest:
+    def start(self, incoming: bool = False) -> Self:
         """Start QEMU and wait for its monitor. Raises AssertionError with QEMU's own words."""
         assert not self.alive(), f"process {self.pid} serves {self.qmp_socket} already"
         self._reap()
@@ -119,37 +116,13 @@ class TinyGuest:
         self.status()
         return self
 
-    def wait_ready(self, timeout_seconds: float = 30) -> Ready:
-        """Wait until the guest has filled its memory."""
-        self._wait(lambda: bool(self.reports), timeout_seconds, "fill its memory")
-        first = self.reports[0]
-        assert isinstance(first, Ready), first
-        return first
-
-    def wait_passes(self, count: int, timeout_seconds: float = 60) -> list[Pass]:
-        """Wait for further passes and return them. The first may have begun before the call."""
-        before = len(self.passes)
-        self._wait(lambda: len(self.passes) >= before + count, timeout_seconds, "make a pass")
-        return self.passes[before:]
-
     @property
-    def reports(self) -> list[Ready | Pass]:
+    def serial_lines(self) -> list[str]:
         """What the guest has written to its serial port so far, whole lines only."""
         if not self.serial_path.exists():
             return []
         lines = self.serial_path.read_text("ascii", "replace").splitlines(keepends=True)
-        parsed = (parse_line(line) for line in lines if line.endswith("\n"))
-        return [report for report in parsed if report is not None]
-
-    @property
-    def passes(self) -> list[Pass]:
-        """The passes over its memory that the guest has reported so far."""
-        return [report for report in self.reports if isinstance(report, Pass)]
-
-    @property
-    def mismatches(self) -> list[Pass]:
-        """The passes in which a dword was wrong."""
-        return [report for report in self.passes if report.wrong_dwords]
+        return [line for line in lines if line.endswith("\n")]
 
     @property
     def pid(self) -> int:
@@ -202,7 +175,7 @@ class TinyGuest:
         return asyncio.run(self._execute(command, arguments))
 
     async def _execute(self, command: str, arguments: dict[str, object] | None) -> Any:
-        client = QMPClient("tiny-guest")
+        client = QMPClient("test-guest")
         try:
             await asyncio.wait_for(client.connect(self.qmp_socket), _MONITOR_SECONDS)
         except Exception as exc:
@@ -267,7 +240,76 @@ class TinyGuest:
 
     def _words(self) -> str:
         said = self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""
-        return f"alive: {self.alive()}, last report: {self.reports[-1:]}, QEMU said: {said[-2000:]}"
+        return f"alive: {self.alive()}, last: {self.serial_lines[-1:]}, QEMU said: {said[-2000:]}"
+
+
+class TinyGuest(QemuGuest):
+    """A guest of ``memory_mib`` MiB of RAM, of which it fills and checks a part (in MiB).
+
+    ``accelerator`` is tcg because a KVM that itself runs in a virtual machine may interpret the
+    guest, hundreds of times slower.
+    """
+
+    def __init__(
+        self,
+        tmp_path: Path,
+        memory_mib: int = 64,
+        pattern_mib: int = 16,
+        zero_mib: int = 16,
+        machine: str = "pc",
+        extra: Sequence[str] = (),
+        *,
+        accelerator: str = "tcg",
+        name: str | None = "tiny",
+        guest_uuid: str | None = "",
+    ) -> None:
+        self.regions = Regions(pattern_mib * MIB_BYTES, zero_mib * MIB_BYTES)
+        if self.regions.end_bytes > memory_mib * MIB_BYTES - FIRMWARE_BYTES:
+            raise ValueError(f"{pattern_mib} + {zero_mib} MiB do not fit into {memory_mib} MiB")
+        super().__init__(
+            tmp_path,
+            memory_mib,
+            machine,
+            extra,
+            accelerator=accelerator,
+            name=name,
+            guest_uuid=guest_uuid,
+        )
+        self.disk_path = self.directory / "disk"
+        self.disk_path.write_bytes(build(self.regions.pattern_bytes, self.regions.zero_bytes))
+
+    def boot_arguments(self) -> Sequence[str]:
+        """One read-only disk."""
+        return ("-drive", f"file={self.disk_path},format=raw,if=virtio,readonly=on")
+
+    def wait_ready(self, timeout_seconds: float = 30) -> Ready:
+        """Wait until the guest has filled its memory."""
+        self._wait(lambda: bool(self.reports), timeout_seconds, "fill its memory")
+        first = self.reports[0]
+        assert isinstance(first, Ready), first
+        return first
+
+    def wait_passes(self, count: int, timeout_seconds: float = 60) -> list[Pass]:
+        """Wait for further passes and return them. The first may have begun before the call."""
+        before = len(self.passes)
+        self._wait(lambda: len(self.passes) >= before + count, timeout_seconds, "make a pass")
+        return self.passes[before:]
+
+    @property
+    def reports(self) -> list[Ready | Pass]:
+        """What the guest has written to its serial port so far."""
+        parsed = map(parse_line, self.serial_lines)
+        return [report for report in parsed if report is not None]
+
+    @property
+    def passes(self) -> list[Pass]:
+        """The passes over its memory that the guest has reported so far."""
+        return [report for report in self.reports if isinstance(report, Pass)]
+
+    @property
+    def mismatches(self) -> list[Pass]:
+        """The passes in which a dword was wrong."""
+        return [report for report in self.passes if report.wrong_dwords]
 
 
 def _read(path: Path) -> bytes:

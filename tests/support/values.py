@@ -9,6 +9,10 @@ import typing as t
 from dataclasses import replace
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._image_record import SavedImage
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._bookmark import (
+    Bookmark,
+    StateBefore,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._guest import Guest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._negotiation import Offer
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import (
@@ -23,6 +27,8 @@ IMAGE = "/store/web01.save"
 THIS_QEMU = ProcessIdentity("boot-1", 4711, 1000)
 OTHER_QEMU = ProcessIdentity("boot-1", 4712, 2000)
 RAM_BYTES = 64 << 20
+
+BOOKMARK = Bookmark("save", IMAGE, 4711, StateBefore("running", {"events": False}, {}))
 
 OFFER = Offer(
     capabilities={"events": False, "mapped-ram": False, "multifd": False, "xbzrle": False},
@@ -78,5 +84,7 @@ def an_image(**changes: t.Any) -> SavedImage:
         saved_from=THIS_QEMU,
         loaded_into=None,
         quit_by_save=True,
+        meant_to_quit=True,
+        continued=False,
     )
     return replace(image, **changes)

@@ -17,6 +17,7 @@ import mmap
 import os
 
 from .._errors import MonitorError, StoreError
+from ._bookmark import Bookmark
 from ._monitor import Monitor
 
 DIRECT_IO_BYTES = 4096
@@ -62,11 +63,13 @@ def direct_io_refusal(fd: int, offset_bytes: int, *, write: bool) -> str | None:
     return None
 
 
-async def hand_over(monitor: Monitor, fd: int, *, write: bool, direct: bool) -> int:
+async def hand_over(
+    monitor: Monitor, fd: int, bookmark: Bookmark, *, write: bool, direct: bool
+) -> int:
     """Give QEMU the file behind ``fd`` in a new fdset; returns the set's id.
 
-    The buffered descriptor always, a second one opened apart with O_DIRECT when ``direct``.
-    On any error the set is taken back.
+    The buffered descriptor always, a second one opened apart with O_DIRECT when ``direct``; each
+    carries the bookmark. On any error the set is taken back.
     """
     access = os.O_WRONLY if write else os.O_RDONLY
     fdset_id: int | None = None
@@ -74,7 +77,7 @@ async def hand_over(monitor: Monitor, fd: int, *, write: bool, direct: bool) -> 
         for flags in [access, access | os.O_DIRECT] if direct else [access]:
             opened = _reopen(fd, flags)
             try:
-                fdset_id = await monitor.add_fd(opened, fdset_id)
+                fdset_id = await monitor.add_fd(opened, fdset_id, bookmark.text())
             finally:
                 os.close(opened)
     except BaseException:

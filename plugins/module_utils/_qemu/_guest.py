@@ -10,6 +10,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
+from .._errors import QmpCommandError
 from ._block_graph import BlockNode, parse_block_nodes
 from ._monitor import Monitor
 from ._negotiation import Offer
@@ -29,7 +30,8 @@ class Guest:
     ``name`` and ``uuid`` are None when QEMU was given none (an all-zero UUID is none);
     ``process`` is None when QEMU's process cannot be seen from here (other pid namespace).
     ``machine_type`` is resolved, such as ``pc-q35-10.0``. ``missing_files`` are names of disk
-    files that no longer exist on this host.
+    files that no longer exist on this host. ``suppresses_vmdesc``: the stream it writes ends
+    without the description of the device state.
     """
 
     qmp_socket: str
@@ -52,6 +54,7 @@ class Guest:
     block_exports: tuple[t.Mapping[str, t.Any], ...]
     missing_files: frozenset[str]
     ram_blocks: tuple[LiveRamBlock, ...]
+    suppresses_vmdesc: bool = False
 
     @property
     def ram_bytes(self) -> int:
@@ -126,6 +129,16 @@ def _is_gone(name: str, pid: int | None) -> bool:
     return True
 
 
+async def _suppresses_vmdesc(monitor: Monitor) -> bool:
+    try:
+        value = await monitor.execute(
+            "qom-get", {"path": "/machine", "property": "suppress-vmdesc"}
+        )
+    except QmpCommandError:  # this machine has no such property
+        return False
+    return value is True
+
+
 async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
     """Ask QEMU everything at once; ``incoming``: it waits as the destination of a restore."""
     ask = monitor.execute
@@ -159,6 +172,7 @@ async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
         block_exports=tuple(await ask("query-block-exports")),
         missing_files=_missing_files(nodes, pid),
         ram_blocks=parse_info_ramblock(await monitor.human("info ramblock")),
+        suppresses_vmdesc=await _suppresses_vmdesc(monitor),
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from .._errors import GuestLost, MigrationFailed, MonitorError, VmfleetError
 from .._uninterrupted import uninterrupted
 from ._deadline import Deadline
-from ._monitor import Monitor, MonitorLost
+from ._monitor import MigrationEvents, Monitor, MonitorLost
 from ._process import ProcessIdentity, is_alive
 
 _POLL_SECONDS = 1.0
@@ -61,6 +61,17 @@ def report_of(reply: t.Mapping[str, t.Any], seconds: float) -> MigrationReport:
     )
 
 
+def _completed(reply: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
+    if reply["status"] != "completed":
+        raise MigrationFailed(
+            f"QEMU reports the migration as {reply['status']}: "
+            f"{reply.get('error-desc', 'no reason given')}.",
+            migration_status=reply["status"],
+            qmp_error=reply.get("error-desc"),
+        )
+    return reply
+
+
 class Migration:
     """One migration of one guest. ``process`` tells a broken link from a dead QEMU."""
 
@@ -81,20 +92,25 @@ class Migration:
         try:
             reply = await self._run(command, arguments, deadline)
         except MonitorLost as exc:
-            if self._process is not None and not is_alive(self._process):
-                raise GuestLost(
-                    f"The QEMU process {self._process.pid} ended during {command}.",
-                    pid=self._process.pid,
-                ) from exc
-            raise
-        if reply["status"] != "completed":
-            raise MigrationFailed(
-                f"QEMU reports the migration as {reply['status']}: "
-                f"{reply.get('error-desc', 'no reason given')}.",
-                migration_status=reply["status"],
-                qmp_error=reply.get("error-desc"),
-            )
-        return report_of(reply, time.monotonic() - started)
+            raise self._explained(exc, command) from exc
+        return report_of(_completed(reply), time.monotonic() - started)
+
+    async def join(self, deadline: Deadline) -> MigrationReport:
+        """Wait for the end of a migration that another run began, or read how it ended. Raises as
+        `run`; nothing is cancelled."""
+        try:
+            with self._monitor.migration_events() as events:
+                reply = await self._end(events, "migrate", deadline)
+        except MonitorLost as exc:
+            raise self._explained(exc, "migrate") from exc
+        return report_of(_completed(reply), reply.get("total-time", 0) / 1000)
+
+    def _explained(self, lost: MonitorLost, command: str) -> VmfleetError:
+        if self._process is None or is_alive(self._process):
+            return lost
+        return GuestLost(
+            f"The QEMU process {self._process.pid} ended during {command}.", pid=self._process.pid
+        )
 
     async def _run(
         self, command: str, arguments: t.Mapping[str, object], deadline: Deadline
@@ -103,17 +119,22 @@ class Migration:
             try:
                 # A refused migrate leaves the previous result visible: only now may it be read.
                 await self._ask(command, arguments, deadline)
-                while True:
-                    reply = await self._query(deadline)
-                    if reply.get("status") in _ENDED:
-                        return reply
-                    deadline.check(f"QEMU was busy with {command}")
-                    await events.wait(deadline.at_most(_POLL_SECONDS))
+                return await self._end(events, command, deadline)
             except BaseException as exc:
                 if command == "migrate" and not isinstance(exc, MonitorError):
                     with contextlib.suppress(VmfleetError):  # the cause is what counts
                         await uninterrupted(self.cancel())
                 raise
+
+    async def _end(
+        self, events: MigrationEvents, command: str, deadline: Deadline
+    ) -> t.Mapping[str, t.Any]:
+        while True:
+            reply = await self._query(deadline)
+            if reply.get("status") in _ENDED:
+                return reply
+            deadline.check(f"QEMU was busy with {command}")
+            await events.wait(deadline.at_most(_POLL_SECONDS))
 
     async def _query(self, deadline: Deadline) -> t.Mapping[str, t.Any]:
         try:

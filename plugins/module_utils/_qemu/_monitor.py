@@ -185,12 +185,15 @@ class Monitor:
         """Output of one command of the human monitor."""
         return str(await self.execute("human-monitor-command", {"command-line": line}))
 
-    async def add_fd(self, fd: int, fdset_id: int | None) -> int:
+    async def add_fd(self, fd: int, fdset_id: int | None, opaque: str) -> int:
         """Give QEMU a duplicate of ``fd`` in a new or an existing fdset; returns the set's id.
 
-        One at a time: QEMU keeps only the newest unclaimed fd (spec/qemu.md 5).
+        ``opaque`` is kept with it. One at a time: QEMU keeps only the newest unclaimed fd
+        (spec/qemu.md 5).
         """
-        arguments = {} if fdset_id is None else {"fdset-id": fdset_id}
+        arguments: dict[str, object] = {"opaque": opaque}
+        if fdset_id is not None:
+            arguments["fdset-id"] = fdset_id
         self._send_fd(fd)
         return int((await self.execute("add-fd", arguments))["fdset-id"])
 

@@ -165,6 +165,13 @@ def negotiate(ask: Ask, offer: Offer) -> Negotiated:
     )
 
 
+def put_back_everything(before: Offer) -> tuple[Step, ...]:
+    """The commands that undo whatever any run may have set; ``before``: what was there before."""
+    return _put_back_steps(
+        before, {row.name: None for row in _PARAMETERS if row.name in before.parameters}
+    )
+
+
 def _check_layout(ask: Ask, offer: Offer) -> None:
     if ask.direction not in _BOTH or ask.layout not in _ANY:
         raise ValueError(f"no such direction or layout: {ask.direction}, {ask.layout}")

@@ -16,8 +16,9 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._errors import MigrationFailed, QmpCommandError, StoreError, VmfleetError
-from .._image_record import LOADED_INTO, SavedImage
+from .._image_record import CONTINUED, LOADED_INTO, SavedImage
 from .._pipeline import Pipeline
+from .._qemu._bookmark import RESTORE, Bookmark, StateBefore
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import hand_over, take_back, uri
 from .._qemu._guest import Guest
@@ -27,14 +28,11 @@ from .._qemu._negotiation import Negotiated, Step
 from .._saveimage._compressors import compressor_of
 from .._saveimage._life import annotate, mark_ready, mark_spent
 from .._uninterrupted import finished_first, uninterrupted
-from ._plan import RestorePlan
+from ._plan import NEVER_RAN, RestorePlan
 
 _CONT_SECONDS = 300.0
 _FD_NAME = "vmfleet"
 _SETTLE_SECONDS = 10.0
-# Where a load leaves the vCPUs. A cont that QEMU refuses changes none of these, so they prove that
-# no instruction ran; any other state may follow instructions that did.
-_NEVER_RAN = ("paused", "prelaunch", "postmigrate")
 
 
 @dataclass
@@ -78,46 +76,61 @@ async def load(session: RestoreSession, into: Destination) -> MigrationReport:
 async def _give_back(session: RestoreSession, into: Destination) -> None:
     """After a failed load: QEMU's settings as before, as far as it still answers."""
     with contextlib.suppress(VmfleetError):
+        await apply(into.monitor, into.negotiated.put_back)
         if session.fdset_id is not None:
             await take_back(into.monitor, session.fdset_id)
-        await _apply(into.monitor, into.negotiated.put_back)
         session.guest_state = str((await into.monitor.execute("query-status"))["status"])
 
 
-async def _apply(monitor: Monitor, steps: t.Iterable[Step]) -> None:
+async def apply(monitor: Monitor, steps: t.Iterable[Step]) -> None:
+    """Send negotiated commands to QEMU, in order."""
     for step in steps:
         await monitor.execute(step.command, step.arguments)
 
 
 async def _load(session: RestoreSession, into: Destination) -> MigrationReport:
-    monitor, guest = into.monitor, into.guest
+    monitor, guest, through_pipe = into.monitor, into.guest, into.plan.through_pipe
     session.step = "holding the vCPUs"
     # While it waits, stop only means: do not start by yourself after the load.
     await monitor.execute("stop")
+    session.step = "handing the image to QEMU"
+    # Its bookmark comes first and goes last; of a pipe's image QEMU uses nothing else.
+    session.fdset_id = fdset_id = await finished_first(
+        hand_over(
+            monitor,
+            session.fd,
+            _bookmark(session, guest),
+            write=False,
+            direct=into.negotiated.bypass_cache and not through_pipe,
+        )
+    )
     session.step = "setting QEMU's migration capabilities"
-    await _apply(monitor, into.negotiated.apply)
-    load_from = _load_from_pipe if into.plan.through_pipe else _load_from_file
-    report = await load_from(session, into)
-    session.guest_state = await wait_for_run_state(monitor, _NEVER_RAN)
+    await apply(monitor, into.negotiated.apply)
+    if through_pipe:
+        report = await _load_from_pipe(session, into)
+    else:
+        report = await _migrate(session, into, uri(fdset_id, session.image.data_offset_bytes))
+    session.guest_state = await wait_for_run_state(monitor, NEVER_RAN)
     session.actions.append("loaded the guest's state")
     session.step = "putting QEMU's migration settings back"
-    await _apply(monitor, into.negotiated.put_back)
-    session.step = "noting in the image where it was loaded"
-    note = annotate if session.image_state == "ready" else mark_spent
-    note(session.fd, session.image.path, _loaded_note(guest))
-    return report
-
-
-async def _load_from_file(session: RestoreSession, into: Destination) -> MigrationReport:
-    session.step = "handing the image to QEMU"
-    session.fdset_id = await finished_first(
-        hand_over(into.monitor, session.fd, write=False, direct=into.negotiated.bypass_cache)
-    )
-    address = uri(session.fdset_id, session.image.data_offset_bytes)
-    report = await _migrate(session, into, address)
-    await take_back(into.monitor, session.fdset_id)
+    await apply(monitor, into.negotiated.put_back)
+    note_loaded(session, guest)
+    session.step = "taking the image back from QEMU"
+    await take_back(monitor, fdset_id)
     session.fdset_id = None
     return report
+
+
+def _bookmark(session: RestoreSession, guest: Guest) -> Bookmark:
+    before = StateBefore(guest.run_state, guest.offer.capabilities, guest.offer.parameters)
+    inode = os.fstat(session.fd).st_ino
+    return Bookmark(RESTORE, os.path.abspath(session.image.path), inode, before)
+
+
+def note_loaded(session: RestoreSession, guest: Guest) -> None:
+    """Write into the image which QEMU holds its guest now."""
+    session.step = "noting in the image where it was loaded"
+    annotate(session.fd, session.image.path, _loaded_note(guest))
 
 
 async def _load_from_pipe(session: RestoreSession, into: Destination) -> MigrationReport:
@@ -178,12 +191,14 @@ async def run_guest(session: RestoreSession, monitor: Monitor, guest: Guest) -> 
         raise
     session.guest_state = await wait_for_run_state(monitor, ("running",), _SETTLE_SECONDS)
     session.actions.append("continued the guest")
+    session.step = "noting in the image that its guest runs"
+    annotate(session.fd, session.image.path, {**_loaded_note(guest), CONTINUED: True})
     return session.guest_state
 
 
 async def _unmark_if_never_ran(session: RestoreSession, monitor: Monitor, guest: Guest) -> None:
     status = (await monitor.execute("query-status"))["status"]
-    if status not in _NEVER_RAN:
+    if status not in NEVER_RAN:
         return
     session.may_have_run = False
     if session.image.state == "ready":

@@ -19,11 +19,15 @@ from ._request import RestoreRequest
 MAPPED_RAM = "mapped-ram"
 SEQUENTIAL = "sequential"
 WAITING = "inmigrate"
+# Where a load leaves the vCPUs. A cont that QEMU refuses changes none of these, so they prove that
+# no instruction ran; any other state may follow instructions that did.
+NEVER_RAN = ("paused", "prelaunch", "postmigrate")
 
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """``negotiated`` is None until a QEMU was asked (check mode without a waiting one)."""
+    """``negotiated`` is None until a QEMU was asked (check mode without a waiting one);
+    ``recovers``: what a run that died left, and what is done about it first."""
 
     action: str
     path: str
@@ -34,6 +38,7 @@ class RestorePlan:
     negotiated: Negotiated | None
     reason: str
     warnings: tuple[str, ...] = ()
+    recovers: t.Mapping[str, str] | None = None
 
     @property
     def through_pipe(self) -> bool:
@@ -56,6 +61,7 @@ class RestorePlan:
             "parallel_channels": known.channels if known else "unknown",
             "bypass_cache": known.bypass_cache if known else "unknown",
             "same_guest": "yes" if known else "unknown",
+            "recovers": dict(self.recovers) if self.recovers else None,
             "reasons": dict(known.reasons) if known else {},
         }
 
@@ -107,6 +113,9 @@ def decide_for_live_guest(saved: SavedImage, guest: Guest, request: RestoreReque
     if mine and saved.state == "spent":
         if guest.run_state == "running" or not wants_running:
             return "unchanged"
+        # A restore that died between marking the image and continuing the guest.
+        if not saved.continued and guest.run_state in NEVER_RAN:
+            return "continue"
         raise Refused(
             f"The guest on {request.qmp_socket} was restored from this image and is now in run "
             f"state {guest.run_state}. Somebody stopped it since; continue it over its monitor."

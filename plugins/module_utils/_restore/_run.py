@@ -15,18 +15,19 @@ from dataclasses import replace
 
 from .._errors import Refused, VmfleetError
 from .._failure import facts_of, words_of
-from .._image_record import describe, ram_sizes
+from .._image_record import SavedImage, describe, ram_sizes
 from .._pipeline import decode_head
 from .._qemu._argv import incoming_argv
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
 from .._qemu._fresh_ram import stale_backends
 from .._qemu._guest import Guest, observe
+from .._qemu._guest_lock import guest_lock
 from .._qemu._launch import LaunchedQemu, launch, resolve_program, wait_for_monitor
 from .._qemu._migration import MigrationReport
 from .._qemu._monitor import Monitor, NoListener
 from .._saveimage._compressors import compressor_of
-from .._saveimage._publish import lock_image
+from .._saveimage._lock import lock_image
 from .._saveimage._verify import verify_structure
 from .._uninterrupted import finished_first, uninterrupted
 from ._load import Destination, RestoreSession, load, remove_image, run_guest
@@ -40,6 +41,8 @@ from ._plan import (
     plan_load,
     plan_without_qemu,
 )
+from ._recover import Recovery, runs
+from ._recovery import Remedy
 from ._request import RestoreRequest
 
 
@@ -69,6 +72,10 @@ class _Restore:
         self._session = RestoreSession(self._image, fd, Deadline(request.timeout_seconds))
         self._launched: LaunchedQemu | None = None
         self._launched_ended = False
+        self._argv: list[str] | None = None
+        self._argv_changes: tuple[str, ...] = ()
+        self._state_found = "absent"
+        self._recovers: dict[str, str] | None = None
 
     async def execute(self) -> RestoreOutcome:
         if self._image.state == "partial":
@@ -109,31 +116,64 @@ class _Restore:
     async def _get_qemu(self) -> Monitor | None:
         """The QEMU on the socket, else one started from argv; None in check mode without one."""
         request = self._request
+        if request.argv is not None:
+            self._argv, self._argv_changes = incoming_argv(request.argv, request.qmp_socket)
         try:
             return await Monitor.connect(request.qmp_socket)
         except NoListener as exc:
             check_image(self._image, request)
-            if request.argv is not None:
-                argv, changes = incoming_argv(request.argv, request.qmp_socket)
-                resolve_program(argv[0])
+            if self._argv is not None:
+                resolve_program(self._argv[0])
             if self._check_mode:
                 return None
-            if request.argv is None:
+            if self._argv is None:
                 raise Refused(
                     f"{exc.message} Start a QEMU there with -incoming defer -S, or give argv and "
                     "this module starts it."
                 ) from exc
+        return await self._start_qemu()
+
+    async def _start_qemu(self) -> Monitor:
         self._session.step = "starting QEMU"
-        self._launched = await finished_first(launch(argv))
-        self._session.actions += [f"started QEMU (pid {self._launched.pid})", *changes]
-        return await wait_for_monitor(self._launched, request.qmp_socket, self._session.deadline)
+        self._launched = await finished_first(launch(self._argv or ()))
+        self._session.actions += [f"started QEMU (pid {self._launched.pid})", *self._argv_changes]
+        return await wait_for_monitor(
+            self._launched, self._request.qmp_socket, self._session.deadline
+        )
 
     async def _use(self, monitor: Monitor) -> RestoreOutcome:
         self._session.step = "looking at the QEMU"
         guest = await observe(monitor, incoming=True)
+        if self._check_mode:
+            return await self._use_held(monitor, guest)
+        with guest_lock(guest.process, self._request.qmp_socket):
+            return await self._use_held(monitor, guest)
+
+    async def _use_held(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
+        self._state_found = guest.run_state
+        ours = self._launched is not None or runs(guest.process, self._argv)
+        recovery = Recovery(self._session, monitor, self._argv)
+        if self._check_mode:
+            remedy = await recovery.foresee(guest)
+            self._recovers = recovery.recovers
+            if remedy in (Remedy.WAIT, Remedy.END):
+                return self._planned(
+                    plan_without_qemu(self._image, self._request, start_qemu=remedy is Remedy.END),
+                    guest,
+                )
+            if remedy is Remedy.FINISH:
+                self._image = replace(self._image, loaded_into=guest.process)
+        else:
+            left = await recovery.run(guest)
+            self._recovers = recovery.recovers
+            if left is None:
+                return await self._use_another(monitor)
+            guest = left
+            if recovery.recovers is not None:
+                self._image = self._session.image = self._described_again()
         if guest.run_state != WAITING:
             return await self._use_live(monitor, guest)
-        if self._request.argv is not None and self._launched is None:
+        if self._request.argv is not None and not ours:
             raise Refused(
                 f"A QEMU already waits on {self._request.qmp_socket}; argv would start a second "
                 "one on the same socket. Leave argv out to use the one that waits, or end it."
@@ -145,6 +185,21 @@ class _Restore:
         if plan.run_afterwards:
             await uninterrupted(self._run(monitor, guest))
         return self._outcome(plan, guest, self._session.guest_state, changed=True, report=report)
+
+    async def _use_another(self, ended: Monitor) -> RestoreOutcome:
+        """A QEMU of our own in place of the one that a dead run left unusable."""
+        await ended.close()
+        monitor = await self._start_qemu()
+        try:
+            return await self._use(monitor)
+        finally:
+            await monitor.close()
+
+    def _described_again(self) -> SavedImage:
+        fresh = describe(self._session.fd, self._image.path)
+        return replace(
+            fresh, machine_type=self._image.machine_type, ram_blocks=self._image.ram_blocks
+        )
 
     async def _run(self, monitor: Monitor, guest: Guest) -> None:
         await run_guest(self._session, monitor, guest)
@@ -169,12 +224,17 @@ class _Restore:
     async def _use_live(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
         decision = decide_for_live_guest(self._image, guest, self._request)
         plan = live_plan(self._image, guest, self._request, decision)
-        if decision == "unchanged":
-            return self._outcome(plan, guest, guest.run_state, changed=False)
-        if self._check_mode:
+        runs_on = decision == "unchanged" and guest.run_state == "running"
+        removes = runs_on and self._request.remove_image and self._image.state == "spent"
+        if self._check_mode and (decision == "continue" or removes or self._recovers):
             return self._planned(plan, guest)
-        await uninterrupted(self._run(monitor, guest))
-        return self._outcome(plan, guest, self._session.guest_state, changed=True)
+        if decision == "continue":
+            await uninterrupted(self._run(monitor, guest))
+            return self._outcome(plan, guest, self._session.guest_state, changed=True)
+        if removes:
+            remove_image(self._session)
+        changed = removes or self._recovers is not None
+        return self._outcome(plan, guest, guest.run_state, changed=changed)
 
     # When it fails.
 
@@ -254,10 +314,10 @@ class _Restore:
             message=f"{verb} {self._image.name} from {self._image.path}."
             if changed
             else f"{self._image.name} was restored from {self._image.path} before.",
-            plan=plan,
+            plan=replace(plan, recovers=self._recovers),
             saved=self._image,
             structure=self._structure,
-            state_before="absent" if guest is None or self._launched else guest.run_state,
+            state_before="absent" if guest is None or self._launched else self._state_found,
             state_after=state,
             image_state_after=self._session.image_state,
             pid=guest.process.pid if guest is not None and guest.process is not None else None,

@@ -12,16 +12,16 @@ import time
 
 from .._errors import MonitorError, VmfleetError
 from .._failure import facts_of, words_of
-from .._image_record import QUIT_BY_SAVE, SPENT_BY
+from .._image_record import QUIT_BY_SAVE, SPENT_BY, SPENT_FOR_INSPECTION
 from .._qemu._exit import wait_for_exit
-from .._qemu._migration import wait_for_run_state
 from .._qemu._monitor import Monitor, MonitorLost, NoListener
 from .._qemu._process import is_alive
 from .._saveimage._life import annotate, mark_spent
-from ._session import STOP_SECONDS, SaveSession
+from ._session import SaveSession
 from ._undo import SaveFailed
 
 _QUIT_SECONDS = 60.0
+_RUN_SECONDS = 60.0
 
 
 async def leave(session: SaveSession) -> tuple[str, str]:
@@ -39,9 +39,10 @@ async def leave(session: SaveSession) -> tuple[str, str]:
             return "stopped", image_state
         await session.reset_qemu()
         if session.plan.guest_state == "running":
-            await _spend(session)
+            _spend(session)
             image_state = "spent"
-            await _continue(session)
+            session.step = "continuing the guest"
+            await session.continue_guest(_RUN_SECONDS)
             return "running", image_state
         return "postmigrate", image_state
     except (VmfleetError, OSError) as exc:
@@ -81,12 +82,14 @@ def _advice(image_state: str, state: str) -> str:
 
 async def _quit(session: SaveSession) -> None:
     session.step = "ending QEMU"
+    # Noted first: a run that dies after quit cannot say so any more. Only a QEMU that is gone
+    # makes the note count.
+    annotate(session.image.fd, session.plan.path, {QUIT_BY_SAVE: True})
     # QEMU may hang up before it answers; whether it ended is looked at below.
     with contextlib.suppress(MonitorLost):
         await session.monitor.execute("quit")
     if not await _has_ended(session):
         raise MonitorError(f"QEMU was still there {_QUIT_SECONDS:g} s after quit.")
-    annotate(session.image.fd, session.plan.path, {QUIT_BY_SAVE: True})
     session.actions.append("quit QEMU")
 
 
@@ -108,14 +111,7 @@ async def _has_ended(session: SaveSession) -> bool:
     return False
 
 
-async def _spend(session: SaveSession) -> None:
+def _spend(session: SaveSession) -> None:
     session.step = "marking the image spent before the guest continues"
-    mark_spent(session.image.fd, session.plan.path, {SPENT_BY: "save with guest_state running"})
+    mark_spent(session.image.fd, session.plan.path, {SPENT_BY: SPENT_FOR_INSPECTION})
     session.actions.append("marked the image spent")
-
-
-async def _continue(session: SaveSession) -> None:
-    session.step = "continuing the guest"
-    await session.monitor.execute("cont", timeout_seconds=STOP_SECONDS)
-    await wait_for_run_state(session.monitor, ("running",))
-    session.actions.append("continued the guest")

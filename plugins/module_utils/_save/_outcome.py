@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from .._qemu._migration import MigrationReport
 from .._result_parts import negotiated_result, sizes_result
 from .._saveimage._verify import Structure
 from ._plan import SavePlan
+from ._session import SaveSession
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class SaveOutcome:
     duration_seconds: float = 0.0
     actions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    image_after: SavedImage | None = None
 
     def as_result(self) -> dict[str, t.Any]:
         """Keys as documented under RETURN of qemu_save."""
@@ -78,7 +81,7 @@ class SaveOutcome:
 
     def _image_identity(self) -> dict[str, t.Any] | None:
         if self.plan is None:
-            return None
+            return self.image_after.identity() if self.image_after else None
         return {
             "path": self.plan.path,
             "version": self.plan.kind.version,
@@ -86,3 +89,44 @@ class SaveOutcome:
             "layout": self.plan.kind.layout,
             "state": self.image_state,
         }
+
+
+def saved(
+    session: SaveSession,
+    existing: SavedImage | None,
+    *,
+    started: float,
+    state_before: str,
+    state: str,
+    image_state: str,
+    structure: Structure | None,
+    verified: str | None,
+    migration: MigrationReport | None,
+    changed: bool = True,
+) -> SaveOutcome:
+    """The outcome of a save that is over. ``started`` is monotonic time; what a run that died did
+    and measured before this one took over is not known any more."""
+    plan, now = session.plan, time.monotonic()
+    stopped_at = session.stopped_at if session.stopped_at is not None else started
+    return SaveOutcome(
+        changed=changed,
+        message=f"Saved {plan.name} to {plan.path}."
+        if changed
+        else f"{plan.name} was saved to {plan.path} before.",
+        reason=plan.recovers["reason"] if plan.recovers else f"{plan.name} was {state_before}",
+        name=plan.name,
+        uuid=plan.uuid,
+        pid=session.guest.process.pid if session.guest.process and state != "stopped" else None,
+        state_before=state_before,
+        state_after=state,
+        image_before=existing,
+        image_state=image_state,
+        plan=plan,
+        structure=structure,
+        verified=verified,
+        migration=migration,
+        stopped_seconds=round(now - stopped_at, 3),
+        duration_seconds=round(now - started, 3),
+        actions=tuple(session.actions),
+        warnings=plan.warnings,
+    )

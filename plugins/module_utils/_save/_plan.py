@@ -27,6 +27,12 @@ MAPPED_RAM = "mapped-ram"
 SEQUENTIAL = "sequential"
 _METADATA_BYTES = 16 << 20
 _DEFAULT_VERSION = 3
+_SUPPRESSES_VMDESC = (
+    "its machine property suppress-vmdesc is on, so that the stream ends without the device "
+    "description and nothing could prove that the image is whole. Switch it off, which changes "
+    "nothing for the guest (qom-set with path /machine, property suppress-vmdesc, value false), "
+    "and leave it out when QEMU is started the next time"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class ImageKind:
 @dataclass(frozen=True)
 class SavePlan:
     """Everything decided before the guest is touched. ``bypass_cache_proved`` is None until the
-    filesystem was tried, which check mode never does."""
+    filesystem was tried, which check mode never does. ``recovers``: what a run that died left, and
+    what is done about it first."""
 
     path: str
     name: str
@@ -59,6 +66,7 @@ class SavePlan:
     at_most_bytes: int
     free_bytes: int
     warnings: tuple[str, ...]
+    recovers: t.Mapping[str, str] | None = None
 
     @property
     def through_pipe(self) -> bool:
@@ -96,6 +104,7 @@ class SavePlan:
             "replaces": self.replaces.state if self.replaces else None,
             "at_most_bytes": self.at_most_bytes,
             "free_bytes": self.free_bytes,
+            "recovers": dict(self.recovers) if self.recovers else None,
             "reasons": {"image_version": self.kind.reason, **self.negotiated.reasons},
         }
 
@@ -185,6 +194,8 @@ def check_guest(request: SaveRequest, guest: Guest) -> tuple[str, ...]:
     if busy is not None:
         problems.append(busy)
     problems += [f"QEMU says: {reason}" for reason in guest.blocked_reasons]
+    if guest.suppresses_vmdesc:
+        problems.append(_SUPPRESSES_VMDESC)
     warnings = []
     for problem in block_problems(
         guest.block_nodes,

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the collection: no stable interface.
-"""The record of a save, as it is written into the image's padding; `_image_record` reads it."""
+"""The beginning of an image: its header, its domain XML and the record of the save, which
+`_image_record` reads."""
 
 from __future__ import annotations
 
@@ -10,17 +11,28 @@ import os
 import time
 import typing as t
 
+from .._qemu._bookmark import StateBefore
 from .._qemu._guest import Guest
 from .._qemu._process import identify
+from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
+from .._saveimage._life import LifeState, life_block
+from .._saveimage._prefix import build_prefix, plan_prefix
+from .._saveimage._record import RECORD_TAG, pack_block
 from .._version import COLLECTION_VERSION
+from ._plan import SavePlan
 
 SCHEMA = 1
+_RECORD_SPARE_BYTES = 16 << 10
 
 
-def build_record(
-    guest: Guest, *, name: str, uuid: str | None, guest_state: str
-) -> dict[str, t.Any]:
-    """The record of a save: who saved, from which QEMU, what it was like before."""
+def state_before(guest: Guest) -> StateBefore:
+    """What a run that undoes this save has to put back."""
+    return StateBefore(guest.run_state, guest.offer.capabilities, guest.offer.parameters)
+
+
+def build_record(guest: Guest, plan: SavePlan, inode: int) -> dict[str, t.Any]:
+    """The record of a save: who saved, from which QEMU, what it was like before, into which
+    file."""
     own = identify(os.getpid())
     return {
         "schema": SCHEMA,
@@ -30,8 +42,8 @@ def build_record(
             "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
         "source": {
-            "name": name,
-            "uuid": uuid,
+            "name": plan.name,
+            "uuid": plan.uuid,
             "qmp_socket": os.path.abspath(guest.qmp_socket),
             "process": guest.process.as_dict() if guest.process else None,
             "qemu_version": guest.qemu_version,
@@ -40,10 +52,28 @@ def build_record(
         "ram_blocks": [
             {"name": block.name, "used_bytes": block.used_bytes} for block in guest.ram_blocks
         ],
-        "before": {
-            "run_state": guest.run_state,
-            "capabilities": dict(guest.offer.capabilities),
-            "parameters": dict(guest.offer.parameters),
+        "before": state_before(guest).as_dict(),
+        "negotiated": {
+            "parallel_channels": plan.negotiated.channels,
+            "bypass_cache": plan.negotiated.bypass_cache,
+            "capabilities_on": list(plan.negotiated.capabilities_on),
         },
-        "guest_state": guest_state,
+        "image": {"inode": inode},
+        "guest_state": plan.guest_state,
     }
+
+
+def build_beginning(plan: SavePlan, domain_xml: str, record: t.Mapping[str, t.Any]) -> bytes:
+    """Everything before the stream, with the partial magic: publishing sets the complete one."""
+    kind = plan.kind
+    header = SaveHeader(
+        complete=False,
+        version=kind.version,
+        data_length_bytes=0,
+        was_running=plan.was_running,
+        image_format=ImageFormat.from_label(kind.image_format),
+        features=FEATURE_MAPPED_RAM if kind.version == 3 else 0,
+    )
+    room = len(pack_block(RECORD_TAG, record)) + _RECORD_SPARE_BYTES
+    layout = plan_prefix(domain_xml, None, room)
+    return build_prefix(layout, header, domain_xml, None, record, life_block(LifeState.PARTIAL, {}))

@@ -10,60 +10,54 @@ import contextlib
 import os
 import time
 import typing as t
+from dataclasses import replace
 
-from .._errors import Refused, StoreError
+from .._errors import Refused
 from .._image_record import SavedImage, describe, describe_target
-from .._libvirt._qemu_conf import QemuConf, read_knobs
+from .._qemu._bookmark import SAVE, Bookmark
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
 from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
 from .._qemu._monitor import Monitor, NoListener
-from .._saveimage._compressors import compressor_of, find_program
-from .._saveimage._domain_xml import identity, minimal_domain_xml
-from .._saveimage._prefix import plan_prefix
-from .._saveimage._publish import PartialImage, check_target, lock_image
-from .._saveimage._record import RECORD_TAG, pack_block
+from .._saveimage._lock import lock_image
+from .._saveimage._publish import PartialImage, check_target
 from .._uninterrupted import uninterrupted
+from ._absent import save_of_nobody
 from ._leave import leave
-from ._outcome import SaveOutcome
-from ._plan import SavePlan, choose_kind, plan_save
-from ._record import build_record
+from ._outcome import SaveOutcome, saved
+from ._plan import SavePlan
+from ._planning import domain_xml_of, make_plan
+from ._record import build_beginning, build_record, state_before
+from ._recover import Recovery, guest_after, next_case
 from ._request import SaveRequest
+from ._resume import plan_of
 from ._session import SaveSession
 from ._steps import begin_image, prepare_qemu, publish_image, verify_image, write_guest
-from ._target import already_saved
 from ._undo import undo
-
-_RECORD_SPARE_BYTES = 16 << 10
-_BLOCK_BYTES = 4096
 
 
 async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
     """Save the guest on ``request.qmp_socket``, or find that it was saved before.
 
-    Raises `Refused` before anything was touched and `SaveFailed` afterwards; other
-    `VmfleetError`s come from looking at the guest.
+    What an earlier run that died left is finished or undone first. Raises `Refused` before
+    anything was touched and `SaveFailed` afterwards; other `VmfleetError`s come from looking at
+    the guest.
     """
     started = time.monotonic()
     existing = describe_target(request.path)
     try:
         monitor = await Monitor.connect(request.qmp_socket)
     except NoListener as exc:
-        return _without_listener(request, existing, exc)
+        return save_of_nobody(request, existing, exc, check_mode=check_mode)
     try:
         guest = await observe(monitor)
         try:
             check_target(request.path)
-            plan = _plan(request, guest, existing, direct_io_proved=None)
             if check_mode:
-                return _planned(plan, guest)
-            with guest_lock(guest.process, request.qmp_socket), _held(existing):
-                guest = await observe(monitor)
-                plan = _plan(request, guest, existing, direct_io_proved=None)
-                session = _session(request, monitor, guest, plan)
-                with contextlib.closing(session.image):
-                    return await _run(session, request, existing, started)
+                return await _foresee(request, monitor, guest, existing)
+            with guest_lock(guest.process, request.qmp_socket):
+                return await _save(request, monitor, guest, existing, started)
         except Refused as exc:
             exc.facts.setdefault("guest", {"state": guest.run_state})
             raise
@@ -71,88 +65,27 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
         await monitor.close()
 
 
-def _without_listener(
-    request: SaveRequest, existing: SavedImage | None, cause: NoListener
+async def _foresee(
+    request: SaveRequest, monitor: Monitor, guest: Guest, existing: SavedImage | None
 ) -> SaveOutcome:
-    done, reason = already_saved(request.path, request.qmp_socket, request.uuid, existing)
-    if not done or existing is None:
-        raise Refused(
-            f"{cause.message} There is no guest to save, and it was not saved before: {reason}.",
-            guest={"state": "absent"},
-        )
-    return SaveOutcome(
-        changed=False,
-        message=f"{existing.name} was saved to {existing.path} before.",
-        reason=reason,
-        name=existing.name,
-        uuid=existing.uuid,
-        pid=None,
-        state_before="stopped",
-        state_after="stopped",
-        image_before=existing,
-        image_state=existing.state,
-    )
-
-
-def _read_conf(request: SaveRequest) -> QemuConf:
-    silent = QemuConf(request.qemu_conf, None, None)
-    if request.image_format is not None:
-        return silent
-    try:
-        return read_knobs(request.qemu_conf)
-    except StoreError:
-        # Unreadable is no obstacle to a version that was asked for by name.
-        if request.image_version is None:
-            raise
-        return silent
-
-
-def _read_domain_xml(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        with open(path, encoding="utf-8") as source:
-            xml = source.read()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise Refused(f"domain_xml_file {path} cannot be read: {exc}.") from exc
-    if identity(xml) is None:
-        raise Refused(f"domain_xml_file {path} is not a libvirt domain description with a name.")
-    return xml
-
-
-def _plan(
-    request: SaveRequest,
-    guest: Guest,
-    existing: SavedImage | None,
-    *,
-    direct_io_proved: bool | None,
-) -> SavePlan:
-    xml = _read_domain_xml(request.domain_xml_file)
-    compressor = compressor_of(choose_kind(request, _read_conf(request)).image_format)
-    if compressor is not None:
-        find_program(compressor)
-    directory = os.path.dirname(request.path)
-    try:
-        store = os.statvfs(directory)
-    except OSError as exc:
-        raise Refused(f"The directory {directory} cannot be used: {exc.strerror}.") from exc
-    return plan_save(
-        request,
-        guest,
-        _read_conf(request),
-        existing,
-        identity(xml) if xml is not None else None,
-        cpu_count=len(os.sched_getaffinity(0)),
-        free_bytes=store.f_bavail * store.f_frsize,
-        direct_io_proved=direct_io_proved,
-    )
+    """What check mode returns: nothing is touched, and no file written."""
+    case = await next_case(request, monitor, guest)
+    if case is None:
+        return _planned(make_plan(request, guest, existing, direct_io_proved=None), guest)
+    with contextlib.closing(case):
+        if case.ends_the_run:
+            plan = plan_of(case.leftover, guest, request, existing)
+        else:
+            after = guest_after(case, guest)
+            plan = make_plan(request, after, existing, direct_io_proved=None)
+        return _planned(replace(plan, recovers=case.facts()), guest)
 
 
 def _planned(plan: SavePlan, guest: Guest) -> SaveOutcome:
     return SaveOutcome(
         changed=True,
         message=f"Would save {plan.name} to {plan.path}.",
-        reason=f"{plan.name} is {guest.run_state}",
+        reason=plan.recovers["reason"] if plan.recovers else f"{plan.name} is {guest.run_state}",
         name=plan.name,
         uuid=plan.uuid,
         pid=guest.process.pid if guest.process else None,
@@ -163,6 +96,29 @@ def _planned(plan: SavePlan, guest: Guest) -> SaveOutcome:
         plan=plan,
         warnings=plan.warnings,
     )
+
+
+async def _save(
+    request: SaveRequest,
+    monitor: Monitor,
+    guest: Guest,
+    existing: SavedImage | None,
+    started: float,
+) -> SaveOutcome:
+    recovery = Recovery(request, monitor, Deadline(request.timeout_seconds), started)
+    done = await recovery.run(guest, existing)
+    if done is not None:
+        return done
+    there = describe_target(request.path) if recovery.recovers else existing
+    state_found = guest.run_state
+    with _held(there):
+        guest = await observe(monitor)
+        plan = make_plan(request, guest, there, direct_io_proved=None)
+        session = _session(request, monitor, guest, replace(plan, recovers=recovery.recovers))
+        session.actions = recovery.actions
+        with contextlib.closing(session.image):
+            outcome = await _run(session, request, there, started)
+    return replace(outcome, state_before=state_found, image_before=existing)
 
 
 @contextlib.contextmanager
@@ -181,29 +137,17 @@ def _held(existing: SavedImage | None) -> t.Iterator[None]:
 
 
 def _session(request: SaveRequest, monitor: Monitor, guest: Guest, plan: SavePlan) -> SaveSession:
-    """Everything that can be made without the file first, then the file."""
-    domain_xml = _read_domain_xml(request.domain_xml_file) or minimal_domain_xml(
-        name=plan.name,
-        uuid=plan.uuid,
-        memory_bytes=guest.memory_bytes,
-        vcpus=guest.vcpus,
-        arch=guest.architecture,
-        machine=guest.machine_type,
-        accelerator=guest.accelerator,
-    )
-    record = build_record(guest, name=plan.name, uuid=plan.uuid, guest_state=plan.guest_state)
-    room = len(pack_block(RECORD_TAG, record)) + _RECORD_SPARE_BYTES
-    capacity = -(-room // _BLOCK_BYTES) * _BLOCK_BYTES
-    layout = plan_prefix(domain_xml, None, capacity)
+    domain_xml = domain_xml_of(request, guest, plan)
+    image = PartialImage.create(plan.path)
+    inode = os.fstat(image.fd).st_ino
     return SaveSession(
-        monitor=monitor,
-        guest=guest,
-        plan=plan,
-        domain_xml=domain_xml,
-        image=PartialImage.create(plan.path),
-        deadline=Deadline(request.timeout_seconds),
-        layout=layout,
-        record=record,
+        monitor,
+        guest,
+        plan,
+        image,
+        build_beginning(plan, domain_xml, build_record(guest, plan, inode)),
+        Bookmark(SAVE, os.path.abspath(image.path), inode, state_before(guest)),
+        Deadline(request.timeout_seconds),
     )
 
 
@@ -211,8 +155,9 @@ def _prove_direct_io(
     session: SaveSession, request: SaveRequest, existing: SavedImage | None
 ) -> None:
     session.step = "trying O_DIRECT on the image"
-    refusal = direct_io_refusal(session.image.fd, session.layout.data_offset_bytes, write=True)
-    session.plan = _plan(request, session.guest, existing, direct_io_proved=refusal is None)
+    refusal = direct_io_refusal(session.image.fd, session.data_offset_bytes, write=True)
+    plan = make_plan(request, session.guest, existing, direct_io_proved=refusal is None)
+    session.plan = replace(plan, recovers=session.plan.recovers)
 
 
 async def _run(
@@ -235,25 +180,14 @@ async def _run(
     except BaseException as exc:
         await uninterrupted(undo(session, exc))
     state, image_state = await uninterrupted(leave(session))
-    stopped_at = session.stopped_at if session.stopped_at is not None else started
-    plan, now = session.plan, time.monotonic()
-    return SaveOutcome(
-        changed=True,
-        message=f"Saved {plan.name} to {plan.path}.",
-        reason=f"{plan.name} was {plan.run_state_before}",
-        name=plan.name,
-        uuid=plan.uuid,
-        pid=session.guest.process.pid if session.guest.process and state != "stopped" else None,
-        state_before=plan.run_state_before,
-        state_after=state,
-        image_before=existing,
+    return saved(
+        session,
+        existing,
+        started=started,
+        state_before=session.plan.run_state_before,
+        state=state,
         image_state=image_state,
-        plan=plan,
         structure=structure,
         verified=verified,
         migration=migration,
-        stopped_seconds=round(now - stopped_at, 3),
-        duration_seconds=round(now - started, 3),
-        actions=tuple(session.actions),
-        warnings=plan.warnings,
     )

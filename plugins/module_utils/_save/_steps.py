@@ -15,20 +15,21 @@ import time
 from .._errors import ImageInvalid, MigrationFailed, QmpCommandError, VmfleetError
 from .._pipeline import Pipeline, decode_and_verify
 from .._qemu._fdset import hand_over, uri
-from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
+from .._qemu._migration import Migration, MigrationReport, report_of, wait_for_run_state
 from .._qemu._ram_blocks import compare
 from .._saveimage._compressors import compressor_of
-from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
 from .._saveimage._life import LifeState, life_block
-from .._saveimage._prefix import build_prefix
+from .._saveimage._prefix import relabelled
 from .._saveimage._verify import Structure, verify_structure
 from .._uninterrupted import finished_first
 from ._content import RamRange, first_difference
+from ._counts import missing_pages
+from ._hold import STOP_SECONDS
 from ._plan import MAPPED_RAM
-from ._session import STOP_SECONDS, SaveSession
+from ._session import SaveSession
 
 CONTENT = "content"
-_FD_NAME = "vmfleet"
+FD_NAME = "vmfleet"
 STRUCTURE = "structure"
 
 
@@ -36,48 +37,35 @@ class GuestChanged(VmfleetError):
     """The guest is no longer what the plan was made for."""
 
 
-def prefix_of(session: SaveSession, state: LifeState) -> bytes:
-    """Everything before the stream, with the partial magic: publishing sets the complete one."""
-    kind = session.plan.kind
-    header = SaveHeader(
-        complete=False,
-        version=kind.version,
-        data_length_bytes=0,
-        was_running=session.plan.was_running,
-        image_format=ImageFormat.from_label(kind.image_format),
-        features=FEATURE_MAPPED_RAM if kind.version == 3 else 0,
-    )
-    return build_prefix(
-        session.layout, header, session.domain_xml, None, session.record, life_block(state, {})
-    )
-
-
 def begin_image(session: SaveSession) -> None:
     """From here on another run can tell from the file what to undo."""
     session.step = "writing the beginning of the image"
-    session.image.write_prefix(prefix_of(session, LifeState.PARTIAL))
+    session.image.write_prefix(session.beginning)
     session.actions.append(f"created {session.image.path}")
 
 
 async def prepare_qemu(session: SaveSession) -> None:
-    """Capabilities, parameters and the fdset, while the vCPUs still run."""
+    """The fdset, capabilities and parameters, while the vCPUs still run."""
+    session.step = "handing the image to QEMU"
+    through_pipe = session.plan.through_pipe
+    # With its bookmark it comes first; interrupted within, it would leave a set whose number
+    # nobody knows. Of a pipe's image QEMU uses nothing but the bookmark.
+    session.fdset_id = await finished_first(
+        hand_over(
+            session.monitor,
+            session.image.fd,
+            session.bookmark,
+            write=not through_pipe,
+            direct=session.plan.negotiated.bypass_cache and not through_pipe,
+        )
+    )
     session.step = "setting QEMU's migration capabilities"
     session.negotiated = True
     await session.apply(session.plan.negotiated.apply)
     session.actions.append("set migration capabilities and parameters")
-    session.step = "handing the image to QEMU"
-    if session.plan.through_pipe:
+    if through_pipe:
+        session.step = "handing QEMU its pipe"
         await _open_pipeline(session)
-    else:
-        # Interrupted within, it would leave a set whose number nobody knows.
-        session.fdset_id = await finished_first(
-            hand_over(
-                session.monitor,
-                session.image.fd,
-                write=True,
-                direct=session.plan.negotiated.bypass_cache,
-            )
-        )
     session.deadline.check(session.step)
 
 
@@ -85,12 +73,12 @@ async def _open_pipeline(session: SaveSession) -> None:
     session.pipeline = await Pipeline.into_image(
         session.image.fd,
         session.image.path,
-        session.layout.data_offset_bytes,
+        session.data_offset_bytes,
         compressor_of(session.plan.kind.image_format),
         direct=session.plan.negotiated.bypass_cache,
     )
-    session.fd_name = _FD_NAME
-    await session.monitor.get_fd(session.pipeline.qemu_fd, _FD_NAME)
+    session.fd_name = FD_NAME
+    await session.monitor.get_fd(session.pipeline.qemu_fd, FD_NAME)
     session.pipeline.release()
 
 
@@ -136,9 +124,9 @@ async def _check_again(session: SaveSession) -> None:
 
 
 def _address(session: SaveSession) -> str:
-    if session.fdset_id is None:
+    if session.fdset_id is None or session.pipeline is not None:
         return f"fd:{session.fd_name}"
-    return uri(session.fdset_id, session.layout.data_offset_bytes)
+    return uri(session.fdset_id, session.data_offset_bytes)
 
 
 async def verify_image(session: SaveSession) -> tuple[Structure, str]:
@@ -157,7 +145,12 @@ async def verify_image(session: SaveSession) -> tuple[Structure, str]:
     live = [block for block in session.guest.ram_blocks if block.name in in_image]
     differences = compare(blocks, live, MAPPED_RAM)
     if differences:
-        raise ImageInvalid(image.path, session.layout.data_offset_bytes, "; ".join(differences))
+        raise ImageInvalid(image.path, session.data_offset_bytes, "; ".join(differences))
+    # QEMU keeps the counts of its last migration, whichever run asked for it.
+    counts = report_of(await session.monitor.execute("query-migrate"), 0)
+    missing = missing_pages(structure, counts)
+    if missing is not None:
+        raise ImageInvalid(image.path, session.data_offset_bytes, missing)
     verified = STRUCTURE
     if session.plan.verify == CONTENT:
         session.step = "comparing the image with the guest's RAM"
@@ -195,5 +188,5 @@ def publish_image(session: SaveSession) -> None:
     """The last step that can be undone: from the complete magic on, the image could be restored."""
     session.step = "publishing the image"
     session.publishing = True
-    session.image.publish(prefix_of(session, LifeState.READY))
+    session.image.publish(relabelled(session.beginning, life_block(LifeState.READY, {})))
     session.actions.append(f"published {session.image.target}")

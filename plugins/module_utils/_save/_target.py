@@ -54,9 +54,16 @@ def replace_refusal(existing: SavedImage, guest: Guest, uuid: str | None, path: 
 
 
 def already_saved(
-    path: str, qmp_socket: str, uuid: str | None, existing: SavedImage | None
+    path: str,
+    qmp_socket: str,
+    uuid: str | None,
+    existing: SavedImage | None,
+    source_alive: bool,
 ) -> tuple[bool, str]:
-    """Whether a save of a guest that is gone was done before, and the reason either way."""
+    """Whether a save of a guest that is gone was done before, and the reason either way.
+
+    ``source_alive``: the QEMU that the image was saved from still lives.
+    """
     if existing is None:
         return False, f"there is no image at {path}"
     if existing.state != "ready":
@@ -68,6 +75,11 @@ def already_saved(
         )
     if uuid and existing.uuid != canonical_uuid(uuid, "Option uuid"):
         return False, f"the image at {path} is of the guest with UUID {existing.uuid}"
-    if not existing.quit_by_save:
-        return False, f"the save into {path} is not recorded to have ended its QEMU"
+    if source_alive and existing.saved_from is not None:
+        return False, (
+            f"the QEMU that the image at {path} was saved from still lives, as process "
+            f"{existing.saved_from.pid}, and only its monitor is gone"
+        )
+    if not (existing.quit_by_save or existing.meant_to_quit):
+        return False, f"the save into {path} was not asked to end its QEMU"
     return True, "this guest was saved into this image and quit before"

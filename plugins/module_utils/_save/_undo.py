@@ -7,44 +7,67 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 import typing as t
+from dataclasses import dataclass
 
-from .._errors import MonitorError, VmfleetError
+from .._errors import VmfleetError
 from .._failure import facts_of, words_of
 from .._image_record import SPENT_BY
-from .._qemu._migration import Migration, wait_for_run_state
-from .._qemu._process import is_alive
 from .._saveimage._life import mark_spent
-from ._session import STOP_SECONDS, SaveSession
-
-_SETTLE_SECONDS = 10.0
-CRASHED = "crashed"
-UNKNOWN = "unknown"
+from ._hold import CRASHED, UNKNOWN
+from ._session import SaveSession
 
 
 class SaveFailed(VmfleetError):
     """A save that had begun failed; the message says what became of guest and image."""
 
 
+@dataclass(frozen=True)
+class Undone:
+    """``state``: the guest's now; ``withdrawn``: no image of it can be restored; ``removed``: the
+    unfinished file is gone."""
+
+    state: str
+    withdrawn: bool
+    removed: bool
+
+
+async def put_back(session: SaveSession) -> Undone:
+    """Guest and store as before the save began, as far as they can be.
+
+    The unfinished image goes last, and stays while the guest could not be released: it tells
+    another run what to put back.
+    """
+    withdrawn = _demote_image(session)
+
+    def give_space_back() -> bool:
+        # A guest whose disks share the store with a full image must find room to go on.
+        with contextlib.suppress(VmfleetError):
+            if withdrawn:
+                session.image.release_space(session.data_offset_bytes)
+        return withdrawn
+
+    state = await session.release(give_space_back)
+    if session.pipeline is not None:
+        await session.pipeline.abort()
+    removed = withdrawn and state != UNKNOWN and _remove_image(session)
+    return Undone(state, withdrawn, removed)
+
+
 async def undo(session: SaveSession, cause: BaseException) -> t.NoReturn:
     """Put everything back and raise `SaveFailed`; a defect of our own is raised as it is."""
     step = session.step
-    withdrawn = _demote_image(session)
-    removed = _remove_image(session)
-    state = await _release_guest(session, may_continue=withdrawn)
-    if session.pipeline is not None:
-        await session.pipeline.abort()
+    undone = await put_back(session)
     if not isinstance(cause, (VmfleetError, OSError, asyncio.CancelledError)):
         raise cause
     plan = session.plan
     raise SaveFailed(
         f"Saving {plan.name} failed while {step}: {words_of(cause)} "
-        + advice(state, plan.run_state_before, plan.path, session.monitor.path, withdrawn)
-        + (_remains(session.image.path, removed) if withdrawn else ""),
+        + advice(undone, plan.run_state_before, session.image.path, session.monitor.path),
         **facts_of(cause),
         step=step,
-        guest={"name": plan.name, "uuid": plan.uuid, "state": state},
+        guest={"name": plan.name, "uuid": plan.uuid, "state": undone.state},
         actions=list(session.actions),
     ) from cause
 
@@ -70,78 +93,28 @@ def _remove_image(session: SaveSession) -> bool:
     return True
 
 
-async def _release_guest(session: SaveSession, *, may_continue: bool) -> str:
-    """Cancel, reset and continue; returns the state the guest is in now."""
-    process = session.guest.process
-    stopped = session.stopped_at is not None
-    try:
-        if process is not None and not is_alive(process):
-            return CRASHED
-        await _ensure_link(session)
-        if session.migrating:
-            cancel = Migration(session.monitor, process).cancel()
-            await _try(session, "cancel the migration", cancel)
-        await _try(session, "put QEMU's migration settings back", session.reset_qemu())
-        if stopped and session.plan.was_running and may_continue:
-            await _try(session, "continue the guest", _continue(session))
-        return str((await session.monitor.execute("query-status"))["status"])
-    except VmfleetError:
-        return UNKNOWN if process is None or is_alive(process) else CRASHED
-
-
-async def _try(session: SaveSession, what: str, work: t.Awaitable[None]) -> None:
-    """A step of the way back whose failure must not keep the guest from going on."""
-    try:
-        await work
-    except VmfleetError as exc:
-        session.actions.append(f"could not {what}: {exc.message}")
-
-
-async def _continue(session: SaveSession) -> None:
-    await session.monitor.execute("cont", timeout_seconds=STOP_SECONDS)
-    await wait_for_run_state(session.monitor, ("running",), _SETTLE_SECONDS)
-    session.actions.append("continued the guest")
-
-
-async def _ensure_link(session: SaveSession) -> None:
-    """A QEMU that stalls, on its disks perhaps, is waited for: only its monitor can continue the
-    guest."""
-    process, end = session.guest.process, time.monotonic() + STOP_SECONDS
-    while True:
-        try:
-            await session.monitor.execute("query-status", timeout_seconds=_SETTLE_SECONDS)
-            return
-        except MonitorError:
-            if process is not None and not is_alive(process):
-                raise
-        try:
-            await session.monitor.reconnect()
-        except MonitorError:
-            if time.monotonic() >= end or (process is not None and not is_alive(process)):
-                raise
-            await asyncio.sleep(1)
-
-
-def _remains(path: str, removed: bool) -> str:
-    if removed:
-        return " No image was left behind."
-    return f" The unfinished image {path} could not be removed; nobody can restore it."
-
-
-def advice(state: str, before: str, image_path: str, qmp_socket: str, withdrawn: bool) -> str:
+def advice(undone: Undone, before: str, image_path: str, qmp_socket: str) -> str:
     """What state the guest is in now and what the operator does next."""
-    if state == CRASHED:
-        return "QEMU itself has ended and the guest's RAM is lost: the guest must be started anew."
-    if not withdrawn:
+    if undone.state == CRASHED:
+        said = "QEMU itself has ended and the guest's RAM is lost: the guest must be started anew."
+    elif not undone.withdrawn:
         return (
-            f"The image {image_path} could not be withdrawn, so the guest was left in {state}. "
-            "Remove the image first, then continue the guest with cont."
+            f"The image {image_path} is whole but could not be withdrawn, so the guest was left "
+            f"in {undone.state}. Run the save again to finish it. Or go back by hand: remove the "
+            "image first, then continue the guest with cont."
         )
-    if state == before:
-        return f"The guest is {state} as before."
-    if state == UNKNOWN:
+    elif undone.state == UNKNOWN:
         return (
-            f"The monitor {qmp_socket} does not answer, so the guest's state is unknown. Look "
-            "with query-status; from paused or postmigrate, cont continues it."
+            f"The monitor {qmp_socket} does not answer, so the guest's state is unknown. "
+            f"{image_path} was kept: once the monitor answers, run the save again, and it puts "
+            "the guest back first. By hand: from paused or postmigrate, cont continues it."
         )
-    return f"The guest is now in run state {state} (before: {before}); cont continues it."
+    elif undone.state == before:
+        said = f"The guest is {undone.state} as before."
+    else:
+        said = (
+            f"The guest is now in run state {undone.state} (before: {before}); cont continues it."
+        )
+    if undone.removed:
+        return f"{said} No image was left behind."
+    return f"{said} The unfinished image {image_path} could not be removed; nobody can restore it."

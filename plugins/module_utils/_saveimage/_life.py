@@ -94,5 +94,6 @@ def mark_ready(fd: int, path: str, notes: t.Mapping[str, t.Any]) -> None:
 
 
 def annotate(fd: int, path: str, notes: t.Mapping[str, t.Any]) -> bool:
-    """Replace the notes of a ready image; False without room for them. Raises `StoreError`."""
-    return _write_life(fd, path, LifeState.READY, notes)
+    """Replace the notes of an image and leave its state; False without room for them. Raises
+    `StoreError`."""
+    return _write_life(fd, path, life_state(read_prefix(fd, path)), notes)

@@ -114,6 +114,16 @@ def build_prefix(
     return bytes(data)
 
 
+def relabelled(prefix: bytes, life: t.Mapping[str, t.Any]) -> bytes:
+    """The same beginning of an image with another life block. ``prefix`` ends where the stream
+    begins."""
+    block = pack_block(LIFE_TAG, life)
+    if len(block) > SECTOR_BYTES:
+        raise ValueError(f"a life block of {len(block)} bytes does not fit into a sector")
+    start = len(prefix) - ALIGNMENT_BYTES
+    return prefix[:start] + block.ljust(ALIGNMENT_BYTES, b"\0")
+
+
 def _text(area: bytes, start: int, end: int, what: str, path: str) -> tuple[str, int]:
     """The NUL-terminated text in ``area[start:end]`` and the offset behind it."""
     stop = area.find(b"\0", start, end)

@@ -66,7 +66,8 @@ def read_tail(fd: int, path: str, after_bytes: int, file_bytes: int) -> StreamTa
     """Read the end of a stream whose earlier parts end at ``after_bytes``.
 
     Raises `ImageInvalid` unless end marker and description reach exactly to the file's end: the
-    file was cut, was never finished, or has something behind it.
+    file was cut, was never finished, or has something behind it. A stream without description,
+    which QEMU writes when the machine property suppress-vmdesc is on, cannot be told from these.
     """
     for limit in (_FIRST_LOOK_BYTES, _LONGEST_BYTES):
         begin = max(after_bytes, file_bytes - limit)
@@ -80,5 +81,6 @@ def read_tail(fd: int, path: str, after_bytes: int, file_bytes: int) -> StreamTa
         path,
         file_bytes,
         "the stream's end marker and device description are not at the end of the file: it was "
-        "cut short, never finished, or something was appended",
+        "cut short, never finished, something was appended, or it is of a QEMU whose machine had "
+        "suppress-vmdesc=on",
     )

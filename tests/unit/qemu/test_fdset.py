@@ -27,6 +27,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor imp
 from ansible_collections.vmfleet.suspend.tests.support.fake_qemu import FakeQemu
 from ansible_collections.vmfleet.suspend.tests.support.model_guest import with_monitor
 from ansible_collections.vmfleet.suspend.tests.support.monitor import ScriptedMonitor
+from ansible_collections.vmfleet.suspend.tests.support.values import BOOKMARK
 
 OFFSET = 2 * DIRECT_IO_BYTES
 
@@ -53,7 +54,7 @@ def monitor(tmp_path, qemu):
 
 def give(monitor, fd, *, write=True, direct=False):
     return with_monitor(
-        monitor.path, lambda session: hand_over(session, fd, write=write, direct=direct)
+        monitor.path, lambda session: hand_over(session, fd, BOOKMARK, write=write, direct=direct)
     )
 
 
@@ -119,9 +120,11 @@ def open_descriptors():
 
 
 def test_the_set_is_taken_back_when_the_second_descriptor_is_refused(monitor, qemu, image):
-    give_first = monitor.expect("add-fd", {})
+    give_first = monitor.expect("add-fd", {"opaque": BOOKMARK.text()})
     give_first.returns({"fdset-id": 0, "fd": 9})
-    monitor.expect("add-fd", {"fdset-id": 0}).fails("GenericError", "Too many open files")
+    monitor.expect("add-fd", {"fdset-id": 0, "opaque": BOOKMARK.text()}).fails(
+        "GenericError", "Too many open files"
+    )
     qemu.fdsets[0] = []
     with pytest.raises(QmpCommandError, match="Too many open files"):
         give(monitor, image, direct=True)
@@ -130,8 +133,8 @@ def test_the_set_is_taken_back_when_the_second_descriptor_is_refused(monitor, qe
 
 
 def test_a_link_that_breaks_between_the_two_is_reported_as_that(monitor, image):
-    monitor.expect("add-fd", {}).returns({"fdset-id": 0, "fd": 9})
-    monitor.expect("add-fd", {"fdset-id": 0}).disconnects()
+    monitor.expect("add-fd", {"opaque": BOOKMARK.text()}).returns({"fdset-id": 0, "fd": 9})
+    monitor.expect("add-fd", {"fdset-id": 0, "opaque": BOOKMARK.text()}).disconnects()
     with pytest.raises(MonitorLost, match="add-fd"):
         give(monitor, image, direct=True)
 
@@ -155,12 +158,12 @@ def test_taking_back_a_set_that_is_gone_is_fine(monitor):
 
 
 def test_cancelling_takes_the_set_back(monitor, qemu, image):
-    monitor.expect("add-fd", {}).returns({"fdset-id": 0, "fd": 9})
-    monitor.expect("add-fd", {"fdset-id": 0})  # never answered
+    monitor.expect("add-fd", {"opaque": BOOKMARK.text()}).returns({"fdset-id": 0, "fd": 9})
+    monitor.expect("add-fd", {"fdset-id": 0, "opaque": BOOKMARK.text()})  # never answered
     qemu.fdsets[0] = []
 
     async def cancelled(session):
-        work = asyncio.ensure_future(hand_over(session, image, write=True, direct=True))
+        work = asyncio.ensure_future(hand_over(session, image, BOOKMARK, write=True, direct=True))
         while len(monitor.names) < 2:
             await asyncio.sleep(0.001)
         work.cancel()

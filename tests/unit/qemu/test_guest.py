@@ -98,6 +98,19 @@ def test_without_kvm_the_accelerator_is_qemu_itself(model):
     assert look(model).accelerator == "qemu"
 
 
+@pytest.mark.parametrize(("property_value", "suppresses"), [(True, True), (False, False)])
+def test_whether_the_machine_leaves_out_the_device_description_is_asked(
+    model, property_value, suppresses
+):
+    model.qemu.suppress_vmdesc = property_value
+    assert look(model).suppresses_vmdesc is suppresses
+
+
+def test_a_machine_without_the_property_suppress_vmdesc_describes_its_devices(model):
+    model.qemu.suppress_vmdesc = None
+    assert look(model).suppresses_vmdesc is False
+
+
 def test_the_offer_is_what_qemu_lists(model):
     offer = look(model).offer
     assert (offer.capabilities, offer.parameters) == (CAPABILITIES, PARAMETERS)

@@ -32,6 +32,7 @@ from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
     model_guest,
     with_monitor,
 )
+from ansible_collections.vmfleet.suspend.tests.support.values import BOOKMARK
 
 EVENTS_ON = {"capabilities": [{"capability": "events", "state": True}]}
 NO_LIMIT = 0
@@ -56,7 +57,7 @@ async def migrate(monitor, guest, tmp_path, seconds=NO_LIMIT, events=True):
         await monitor.execute("migrate-set-capabilities", EVENTS_ON)
     fd = os.open(tmp_path / "image", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fdset_id = await hand_over(monitor, fd, write=True, direct=False)
+        fdset_id = await hand_over(monitor, fd, BOOKMARK, write=True, direct=False)
     finally:
         os.close(fd)
     migration = Migration(monitor, guest.identity)
@@ -175,7 +176,7 @@ def test_an_incoming_migration_is_never_cancelled(tmp_path, quick):
 
         async def load(monitor):
             fd = os.open(tmp_path / "image", os.O_RDWR | os.O_CREAT, 0o600)
-            fdset_id = await hand_over(monitor, fd, write=False, direct=False)
+            fdset_id = await hand_over(monitor, fd, BOOKMARK, write=False, direct=False)
             os.close(fd)
             migration = Migration(monitor, guest.identity)
             await migration.run("migrate-incoming", {"uri": uri(fdset_id, 0)}, Deadline(0.05))

@@ -175,9 +175,9 @@ def test_the_human_monitors_answer_is_text(scripted, path):
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR])
 def test_a_descriptor_reaches_qemu_with_its_own_flags(scripted, path, tmp_path, flags):
     fd = os.open(tmp_path / "image", flags | os.O_CREAT, 0o600)
-    scripted.expect("add-fd", {}).returns({"fdset-id": 7, "fd": 20})
+    scripted.expect("add-fd", {"opaque": "mine"}).returns({"fdset-id": 7, "fd": 20})
     try:
-        assert with_monitor(path, lambda monitor: monitor.add_fd(fd, None)) == 7
+        assert with_monitor(path, lambda monitor: monitor.add_fd(fd, None, "mine")) == 7
     finally:
         os.close(fd)
     (received,) = scripted.commands[0].fds
@@ -186,8 +186,8 @@ def test_a_descriptor_reaches_qemu_with_its_own_flags(scripted, path, tmp_path, 
 
 
 def test_a_second_descriptor_goes_into_the_same_set(scripted, path):
-    scripted.expect("add-fd", {"fdset-id": 7}).returns({"fdset-id": 7, "fd": 21})
-    assert with_monitor(path, lambda monitor: monitor.add_fd(0, 7)) == 7
+    scripted.expect("add-fd", {"fdset-id": 7, "opaque": "mine"}).returns({"fdset-id": 7, "fd": 21})
+    assert with_monitor(path, lambda monitor: monitor.add_fd(0, 7, "mine")) == 7
 
 
 def test_a_descriptor_can_be_given_by_name(scripted, path):
@@ -203,7 +203,7 @@ def test_a_descriptor_cannot_be_passed_over_a_broken_link(scripted, path):
         with pytest.raises(MonitorLost):
             await monitor.execute("stop")
         with pytest.raises(MonitorLost):
-            await monitor.add_fd(0, None)
+            await monitor.add_fd(0, None, "mine")
 
     with_monitor(path, pass_one)
 

@@ -102,6 +102,12 @@ def test_what_qemu_would_not_notice_is_compared_with_both_figures(guest, image, 
         ({"state": "spent", "loaded_into": THIS_QEMU}, {}, "as_saved", "unchanged"),
         ({"state": "spent"}, {}, "as_saved", "unchanged"),
         ({"loaded_into": THIS_QEMU}, {"run_state": "paused"}, "as_saved", "continue"),
+        (
+            {"state": "spent", "loaded_into": THIS_QEMU},
+            {"run_state": "paused"},
+            "as_saved",
+            "continue",
+        ),
         ({"loaded_into": THIS_QEMU}, {"run_state": "paused"}, "paused", "unchanged"),
         (
             {"loaded_into": THIS_QEMU, "was_running": False},
@@ -123,7 +129,11 @@ def test_a_guest_that_was_restored_before_is_recognised(image, guest, run_state,
         ({"uuid": OTHER_UUID}, {}, "not waiting"),
         ({"uuid": None}, {"uuid": None}, "not waiting"),
         ({"state": "spent", "loaded_into": OTHER_QEMU}, {}, "not waiting"),
-        ({"state": "spent", "loaded_into": THIS_QEMU}, {"run_state": "paused"}, "stopped it"),
+        (
+            {"state": "spent", "loaded_into": THIS_QEMU, "continued": True},
+            {"run_state": "paused"},
+            "stopped it",
+        ),
     ],
 )
 def test_a_live_guest_that_is_not_the_restored_one_is_refused(image, guest, words):

@@ -24,7 +24,7 @@ from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
 from ansible_collections.vmfleet.suspend.tests.support.qmp_command import QmpFailure
 
 SETTINGS = ["migrate-set-parameters", "migrate-set-capabilities"]
-LOAD = ["stop", *SETTINGS, "add-fd", "migrate-incoming", "remove-fd", *reversed(SETTINGS)]
+LOAD = ["stop", "add-fd", *SETTINGS, "migrate-incoming", *reversed(SETTINGS), "remove-fd"]
 STEPS = [*LOAD[:5], "query-migrate"]
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu import _migration
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import (
+    _hold,
     _leave,
-    _undo,
 )
 from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
     model_guest,
@@ -33,7 +33,7 @@ def quick(monkeypatch):
     """Pauses that only a real QEMU needs."""
     monkeypatch.setattr(_migration, "_CALM_SECONDS", 0.01)
     monkeypatch.setattr(_leave, "_QUIT_SECONDS", 0.1)
-    monkeypatch.setattr(_undo, "_SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(_hold, "_SETTLE_SECONDS", 0.5)
 
 
 @pytest.fixture

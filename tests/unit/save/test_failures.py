@@ -181,3 +181,12 @@ def test_an_unfinished_image_that_cannot_be_removed_is_named_and_the_guest_goes_
     failed = fails(guest, image)
     assert ".partial could not be removed" in failed.message
     assert guest.qemu.run_state == "running"
+
+
+def test_a_save_of_which_pages_are_missing_is_undone_with_both_figures(guest, image, store):
+    guest.qemu.ram = {"normal": 3, "duplicate": 61, "total": 64 * 4096}
+    before = settings(guest)
+    failed = fails(guest, image)
+    assert "counted 3 pages with content" in failed.message
+    assert "2 present" in failed.message
+    assert_as_before(guest, store, before, failed)

@@ -11,7 +11,7 @@ import signal
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import (
-    _undo,
+    _hold,
 )
 from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
     break_link,
@@ -23,6 +23,7 @@ from ansible_collections.vmfleet.suspend.tests.support.save_checks import (
     fails,
     save,
     settings,
+    store_of,
 )
 
 # Interrupted by a signal, at each step.
@@ -62,7 +63,11 @@ def test_the_way_back_is_not_interrupted(guest, image, store):
 def test_a_signal_that_comes_on_the_way_back_does_not_stop_it(guest, image, store, command):
     before = settings(guest)
     guest.monitor.expect("migrate").fails("GenericError", "State blocked")
-    once(guest, command, lambda: os.kill(os.getpid(), signal.SIGTERM), first=True)
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    once(guest, command, interrupt, after="stop", first=True)
     failed = fails(guest, image, signals=True)
     assert_as_before(guest, store, before, failed)
     assert "State blocked" in failed.message
@@ -136,7 +141,7 @@ def test_a_link_lost_during_the_migration_does_not_end_the_save(guest, image):
 
 
 def test_a_monitor_that_never_comes_back_leaves_the_state_unknown(guest, image, store, monkeypatch):
-    monkeypatch.setattr(_undo, "STOP_SECONDS", 0)
+    monkeypatch.setattr(_hold, "STOP_SECONDS", 0)
 
     def hang_up():
         guest.monitor._listener.shutdown(2)
@@ -146,4 +151,4 @@ def test_a_monitor_that_never_comes_back_leaves_the_state_unknown(guest, image, 
     failed = fails(guest, image)
     assert failed.facts["guest"]["state"] == "unknown"
     assert f"{guest.qmp_socket} does not answer" in failed.message
-    assert list(store.iterdir()) == []
+    assert store_of(store) == {".guest.save.partial": "partial"}  # for the next run

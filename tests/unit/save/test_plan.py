@@ -141,6 +141,7 @@ def test_a_uuid_option_that_identifies_nothing_is_refused(uuid):
         ({"run_state": "inmigrate"}, "inmigrate"),
         ({"migration_status": "active"}, "migration"),
         ({"blocked_reasons": ("non-migratable device: nvme",)}, "nvme"),
+        ({"suppresses_vmdesc": True}, r"suppress-vmdesc is on.*Switch it off"),
     ],
 )
 def test_a_guest_that_cannot_be_saved_is_refused_with_the_reason_and_its_state(guest, words):

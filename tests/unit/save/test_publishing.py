@@ -89,7 +89,7 @@ def test_an_image_that_cannot_be_demoted_keeps_the_guest_in_postmigrate(
     assert "cont" not in guest.commands
     assert failed.facts["guest"]["state"] == "postmigrate"
     assert "could not be withdrawn, so the guest was left in postmigrate" in failed.message
-    assert "Remove the image first" in failed.message
+    assert "remove the image first" in failed.message
 
 
 def test_a_failed_publish_keeps_the_older_image(guest, image, monkeypatch):

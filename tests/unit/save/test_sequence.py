@@ -22,8 +22,8 @@ from ansible_collections.vmfleet.suspend.tests.support.save_checks import (
     store_of,
 )
 
-BEFORE_MIGRATE = ["migrate-set-parameters", "migrate-set-capabilities", "add-fd"]
-PUT_BACK = ["remove-fd", "migrate-set-capabilities", "migrate-set-parameters"]
+BEFORE_MIGRATE = ["add-fd", "migrate-set-parameters", "migrate-set-capabilities"]
+PUT_BACK = ["migrate-set-capabilities", "migrate-set-parameters", "remove-fd"]
 
 
 # The order of commands.
@@ -101,7 +101,7 @@ def test_bypass_cache_gives_two_descriptors_and_direct_io(guest, image):
 
 def test_the_beginning_of_the_image_is_there_before_qemu_hears_of_anything(guest, image, store):
     seen = []
-    once(guest, "migrate-set-parameters", lambda: seen.append(store_of(store)))
+    once(guest, "add-fd", lambda: seen.append(store_of(store)))
     save(guest, image)
     assert seen == [{".guest.save.partial": "partial"}]
 

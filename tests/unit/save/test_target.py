@@ -75,14 +75,22 @@ def test_an_image_is_replaced_only_when_it_is_this_guests_and_of_no_more_use(
         ({"state": "partial"}, None, False, "is partial"),
         ({"qmp_socket": "/run/other.qmp"}, None, False, "/run/other.qmp"),
         ({"qmp_socket": None}, None, False, "not recorded"),
-        ({"quit_by_save": False}, None, False, "not recorded to have ended"),
+        ({"quit_by_save": False}, None, True, "saved into this image"),
+        ({"quit_by_save": False, "meant_to_quit": False}, None, False, "not asked to end"),
     ],
 )
 def test_a_guest_that_is_gone_counts_as_saved_only_with_every_proof(image, uuid, done, reason):
-    result, words = already_saved(IMAGE, SOCKET, uuid, an_image(**image))
+    result, words = already_saved(IMAGE, SOCKET, uuid, an_image(**image), False)
     assert result is done
     assert reason in words
 
 
 def test_a_guest_that_is_gone_without_an_image_was_not_saved():
-    assert already_saved(IMAGE, SOCKET, None, None) == (False, f"there is no image at {IMAGE}")
+    gone = (False, f"there is no image at {IMAGE}")
+    assert already_saved(IMAGE, SOCKET, None, None, False) == gone
+
+
+def test_a_guest_whose_qemu_lives_without_its_monitor_does_not_count_as_saved():
+    done, words = already_saved(IMAGE, SOCKET, None, an_image(), True)
+    assert not done
+    assert f"still lives, as process {THIS_QEMU.pid}" in words

@@ -18,7 +18,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
     Refused,
     StoreError,
 )
-from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._publish import (
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._lock import (
     lock_holder,
     lock_image,
 )

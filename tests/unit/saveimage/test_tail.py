@@ -89,6 +89,11 @@ def test_what_is_no_description_is_no_end(tmp_path, data):
         tail_of(tmp_path, data)
 
 
+def test_a_stream_without_description_is_no_end_and_the_machine_property_is_named(tmp_path):
+    with pytest.raises(ImageInvalid, match="suppress-vmdesc=on"):
+        tail_of(tmp_path, BEFORE + b"\0")
+
+
 def test_an_entry_without_a_name_is_passed_over(tmp_path):
     devices = ["cpu", {}, {"name": 3}, {"name": "timer"}]
     tail = tail_of(tmp_path, ending({"devices": devices, "page_size": "4096"}))

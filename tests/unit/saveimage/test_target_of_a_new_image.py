@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 
 import pytest
@@ -14,6 +16,8 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
     Refused,
     StoreError,
 )
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage import _lock
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._lock import store_lock
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._publish import (
     PartialImage,
     check_target,
@@ -67,15 +71,65 @@ def test_a_second_writer_of_the_same_image_is_told_who_holds_it(image, target):
     assert str(os.getpid()) in refused.value.message
 
 
-def test_what_a_dead_run_left_is_refused_by_name_and_kept(image, target):
+def test_what_a_dead_run_left_is_never_written_over(target):
+    image = PartialImage.create(target)
     image.write_prefix(DRAFT)
     image.close()
-    with pytest.raises(Refused, match="nothing holds it") as refused:
+    with pytest.raises(Refused, match="appeared") as refused:
         PartialImage.create(target)
     assert not isinstance(refused.value, ImageLocked)
     assert image.path in refused.value.message
     assert content(image.path) == DRAFT
-    image.fd = os.open(image.path, os.O_RDONLY)  # for the fixture
+
+
+def test_what_a_dead_run_left_is_taken_over_and_locked(target):
+    image = PartialImage.create(target)
+    image.write_prefix(DRAFT)
+    image.close()
+    adopted = PartialImage.adopt(target, image.path)
+    assert adopted is not None
+    with pytest.raises(ImageLocked) as refused:
+        PartialImage.adopt(target, image.path)
+    assert refused.value.facts["holder_pid"] == os.getpid()
+    adopted.close()
+    assert content(image.path) == DRAFT
+
+
+def test_what_a_living_run_writes_is_not_taken_over(image, target):
+    with pytest.raises(ImageLocked):
+        PartialImage.adopt(target, image.path)
+
+
+def test_where_nothing_was_left_nothing_is_taken_over(target):
+    assert PartialImage.adopt(target, partial_path(target)) is None
+    assert PartialImage.adopt(target, target) is None
+
+
+def test_a_second_run_waits_until_the_store_is_free_and_then_names_its_holder(
+    target, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_lock, "_STORE_SECONDS", 0.05)
+    with store_lock(str(tmp_path)), pytest.raises(ImageLocked, match="store") as refused:
+        PartialImage.create(target)
+    assert refused.value.facts["holder_pid"] == os.getpid()
+    assert os.listdir(tmp_path) == []
+    PartialImage.create(target).close()
+
+
+def test_a_store_whose_filesystem_locks_no_directories_is_used_without(
+    target, tmp_path, monkeypatch
+):
+    """NFS: its images can still be locked, being open for writing."""
+    really = fcntl.flock
+
+    def flock(fd, operation):
+        if os.path.isdir(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        really(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    PartialImage.create(target).close()
+    assert len(os.listdir(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling symlink", "directory", "fifo"])

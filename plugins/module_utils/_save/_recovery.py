@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""What to do about a run that died: pure decisions from what it left and what the guest does now.
+
+The table is the contract; docs/docsite/rst/killed.rst shows it as the tests saw it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from .._errors import Refused
+from .._qemu._run_states import migration_status_blocks, save_decision
+from ._leftover import DEAD, GONE, OTHER, READY, SPENT, UNWRITTEN, Leftover
+
+_WRITTEN = ("finish-migrate", "postmigrate")
+
+
+class Remedy(enum.Enum):
+    """What the next run does first."""
+
+    NOTHING = "nothing"
+    REMOVE = "remove"
+    UNDO = "undo"
+    TIDY = "tidy"
+    FINISH = "finish"
+    PUBLISH = "publish"
+    LEAVE = "leave"
+    CONTINUE = "continue"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``reason`` follows "FILE: "."""
+
+    remedy: Remedy
+    reason: str
+
+
+def decide(
+    leftover: Leftover, run_state: str, migration_status: str | None, *, wanted: bool
+) -> Decision:
+    """Finish or undo? ``run_state`` and ``migration_status`` are the guest's now; ``wanted``: this
+    very image, of this kind, is what the run was asked for.
+
+    Raises `Refused` where only the operator can say.
+    """
+    if leftover.owner == OTHER:
+        raise Refused(
+            f"{leftover.path} was left by a run that died while it saved "
+            f"{leftover.name or 'a guest'}, whose QEMU still lives. Run the save of the guest on "
+            f"{leftover.qmp_socket} to the same path again: it finishes or undoes what was begun."
+        )
+    if leftover.state == UNWRITTEN:
+        return Decision(Remedy.REMOVE, "no QEMU was told of it")
+    if leftover.owner == DEAD:
+        return _of_a_dead_qemu(leftover)
+    if leftover.published:
+        return _published(leftover, run_state)
+    if leftover.state == GONE:
+        return Decision(Remedy.UNDO, "its file is gone, but this QEMU still remembers the save")
+    written = run_state in _WRITTEN
+    if leftover.state == READY and written:
+        return _ready(leftover, wanted)
+    if leftover.state in (READY, SPENT):
+        return Decision(Remedy.UNDO, "its guest has run since it was taken")
+    migrating = migration_status_blocks(migration_status) is not None
+    if (written or migrating) and wanted:
+        return Decision(Remedy.FINISH, "QEMU still has the guest's state that it was told to write")
+    if written and not _ran_before(leftover):
+        raise Refused(
+            f"{leftover.path} was left by a run that died. QEMU wrote the paused guest into it, "
+            "and no longer lets it be saved without running it. Run the save again with the same "
+            f"path ({leftover.target}) and format to finish it, or continue the guest with cont."
+        )
+    return Decision(Remedy.UNDO, "its run died before the image was whole")
+
+
+def _of_a_dead_qemu(leftover: Leftover) -> Decision:
+    if leftover.published:
+        return Decision(Remedy.NOTHING, "its QEMU has ended")
+    if leftover.state == READY:
+        return Decision(Remedy.PUBLISH, "it is whole and verified, and only lacks its name")
+    return Decision(Remedy.REMOVE, "its QEMU ended, and the guest's RAM with it")
+
+
+def _published(leftover: Leftover, run_state: str) -> Decision:
+    if run_state == "postmigrate":
+        if leftover.state == READY:
+            return Decision(Remedy.LEAVE, "the image is ready, and its guest still held by QEMU")
+        if leftover.spent_for_inspection:
+            return Decision(Remedy.CONTINUE, "the image is spent, but its guest not yet continued")
+    if leftover.fdset_id is not None:
+        return Decision(Remedy.TIDY, "its guest has run since it was taken")
+    return Decision(Remedy.NOTHING, "nothing is left to do")
+
+
+def _ready(leftover: Leftover, wanted: bool) -> Decision:
+    if not wanted:
+        raise Refused(
+            f"{leftover.path} is a whole image of this guest, left by a run that died before it "
+            f"had its name. Run the save again with the path {leftover.target} to finish it."
+        )
+    return Decision(Remedy.LEAVE, "it is whole and verified, and only lacks its name")
+
+
+def _ran_before(leftover: Leftover) -> bool:
+    before = leftover.before
+    return before is not None and save_decision(before.run_state).was_running
