@@ -23,11 +23,14 @@ import typing as t
 from .._errors import MonitorError, Refused, VmfleetError
 from ._deadline import Deadline
 from ._monitor import Monitor
+from ._process import ProcessIdentity, is_alive
 
-# Tells QEMU's pid, then how it ended; killed without harm to QEMU when nobody asks any more. Python
-# ignores SIGPIPE, and a program would inherit that.
+# Tells QEMU's pid once its program was begun, then how it ended. Killed without harm to QEMU when
+# nobody asks any more, and gone by itself when its reader is (POLLERR). Python ignores SIGPIPE, and
+# a program would inherit that.
 _LAUNCHER = """
-import os, signal, sys
+import os, select, signal, sys
+begun, begins = os.pipe()
 child = os.fork()
 if child == 0:
     os.setsid()
@@ -38,11 +41,20 @@ if child == 0:
     except OSError as exc:
         os.write(2, f"{sys.argv[1]}: {exc.strerror}".encode())
     os._exit(127)
+os.close(begins)
+os.read(begun, 1)
 print(child, flush=True)
-status = os.waitpid(child, 0)[1]
+reader = select.poll()
+reader.register(1, 0)
+ended = 0
+while not ended:
+    if reader.poll(20):
+        os._exit(0)
+    ended, status = os.waitpid(child, os.WNOHANG)
 print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
 """
 _START_SECONDS = 600.0
+_OTHER_SECONDS = 60.0
 _GREETING_SECONDS = 5.0
 _END_SECONDS = 5.0
 _STDERR_BYTES = 8192
@@ -170,5 +182,31 @@ async def wait_for_monitor(qemu: LaunchedQemu, qmp_socket: str, deadline: Deadli
             if time.monotonic() >= end:
                 raise LaunchFailed(
                     f"QEMU runs (pid {qemu.pid}) but does not answer on {qmp_socket}."
+                ) from exc
+        await asyncio.sleep(0.02)
+
+
+async def wait_for_other(process: ProcessIdentity, qmp_socket: str, deadline: Deadline) -> Monitor:
+    """Connect to a QEMU that another run started, which may not listen yet.
+
+    Raises `LaunchFailed` when it ends first, or lives but does not answer for a minute: perhaps
+    its socket's file was removed, and a second QEMU must not take the first one's place.
+    """
+    end = time.monotonic() + _OTHER_SECONDS
+    while True:
+        try:
+            return await Monitor.connect(qmp_socket, deadline.at_most(_GREETING_SECONDS))
+        except MonitorError as exc:
+            if not is_alive(process):
+                raise LaunchFailed(
+                    f"The QEMU process {process.pid}, started by another run with the same argv, "
+                    "ended before it answered. Run the restore again."
+                ) from exc
+            deadline.check(f"the QEMU process {process.pid} of another run was starting")
+            if time.monotonic() >= end:
+                raise LaunchFailed(
+                    f"The QEMU process {process.pid} runs with the same argv, but does not answer "
+                    f"on {qmp_socket}. If it holds no guest that anybody needs, end it and run the "
+                    "restore again."
                 ) from exc
         await asyncio.sleep(0.02)

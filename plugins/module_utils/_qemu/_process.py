@@ -10,7 +10,9 @@ start time together name one process for ever (proc(5), field 22 of /proc/PID/st
 
 from __future__ import annotations
 
+import contextlib
 import os
+import typing as t
 from dataclasses import asdict, dataclass
 
 
@@ -67,6 +69,26 @@ def identify(pid: int) -> ProcessIdentity | None:
     """Who ``pid`` is now; None when no such process lives (a zombie does not)."""
     start = _start_ticks(pid) if pid > 0 else None
     return None if start is None else ProcessIdentity(boot_id(), pid, start)
+
+
+def runs_with(process: ProcessIdentity | None, argv: t.Sequence[str]) -> bool:
+    """Whether ``process`` was started with ``argv``, whose program may lack its directory."""
+    if process is None:
+        return False
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/cmdline", "rb") as cmdline:
+        program, *words = cmdline.read().split(b"\0")[:-1] or [b""]
+        wanted, *rest = map(os.fsencode, argv)
+        return os.path.basename(program) == os.path.basename(wanted) and words == rest
+    return False
+
+
+def find_with(argv: t.Sequence[str]) -> ProcessIdentity | None:
+    """A process that lives and was started with ``argv``; None when there is none."""
+    for name in os.listdir("/proc"):
+        process = identify(int(name)) if name.isdigit() else None
+        if process is not None and runs_with(process, argv):
+            return process
+    return None
 
 
 def is_alive(process: ProcessIdentity) -> bool:

@@ -19,23 +19,12 @@ from .._qemu._guest import Guest, observe
 from .._qemu._migration import Migration
 from .._qemu._monitor import Monitor, MonitorLost
 from .._qemu._negotiation import put_back_everything
-from .._qemu._process import ProcessIdentity
+from .._qemu._process import runs_with
 from .._saveimage._compressors import compressor_of
 from ._load import RestoreSession, apply, note_loaded
 from ._recovery import Remedy, decide
 
 _QUIT_SECONDS = 60.0
-
-
-def runs(process: ProcessIdentity | None, argv: t.Sequence[str] | None) -> bool:
-    """Whether ``process`` was started with ``argv``, whose program may lack its directory."""
-    if process is None or argv is None:
-        return False
-    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/cmdline", "rb") as cmdline:
-        program, *words = cmdline.read().split(b"\0")[:-1]
-        wanted, *rest = map(os.fsencode, argv)
-        return os.path.basename(program) == os.path.basename(wanted) and words == rest
-    return False
 
 
 class Recovery:
@@ -57,7 +46,7 @@ class Recovery:
             guest.migration_status,
             found.bookmark if found is not None else None,
             os.fstat(self._session.fd).st_ino,
-            started_by_us=runs(guest.process, self._argv),
+            started_by_us=self._argv is not None and runs_with(guest.process, self._argv),
         )
         if remedy is not Remedy.NOTHING:
             path = found.bookmark.path if found is not None else self._session.image.path

@@ -23,11 +23,19 @@ from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
 from .._qemu._fresh_ram import stale_backends
 from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
-from .._qemu._launch import LaunchedQemu, launch, resolve_program, wait_for_monitor
+from .._qemu._launch import (
+    LaunchedQemu,
+    launch,
+    resolve_program,
+    wait_for_monitor,
+    wait_for_other,
+)
 from .._qemu._migration import MigrationReport
 from .._qemu._monitor import Monitor, NoListener
+from .._qemu._process import find_with, runs_with
 from .._saveimage._compressors import compressor_of
 from .._saveimage._lock import lock_image
+from .._saveimage._publish import partial_path
 from .._saveimage._verify import verify_structure
 from .._uninterrupted import finished_first, uninterrupted
 from ._load import Destination, RestoreSession, load, remove_image, run_guest
@@ -41,7 +49,7 @@ from ._plan import (
     plan_load,
     plan_without_qemu,
 )
-from ._recover import Recovery, runs
+from ._recover import Recovery
 from ._recovery import Remedy
 from ._request import RestoreRequest
 
@@ -56,11 +64,22 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
     Raises `Refused` before anything was loaded and `RestoreFailed` afterwards; `ImageInvalid` and
     `ImageLocked` come from reading the image.
     """
+    _look_for_unfinished(request.path)
     fd = lock_image(request.path, write=not check_mode)
     try:
         return await _Restore(request, fd, check_mode=check_mode).execute()
     finally:
         os.close(fd)
+
+
+def _look_for_unfinished(path: str) -> None:
+    hidden = partial_path(path)
+    if os.path.lexists(hidden) and not os.path.lexists(path):
+        raise Refused(
+            f"There is no image at {path}, but {hidden}: a save to it is under way, or was begun "
+            "by a run that died. Run that save again: it finishes or undoes what was begun.",
+            path=path,
+        )
 
 
 class _Restore:
@@ -74,7 +93,7 @@ class _Restore:
         self._launched_ended = False
         self._argv: list[str] | None = None
         self._argv_changes: tuple[str, ...] = ()
-        self._state_found = "absent"
+        self._state_found: str | None = None
         self._recovers: dict[str, str] | None = None
 
     async def execute(self) -> RestoreOutcome:
@@ -131,6 +150,12 @@ class _Restore:
                     f"{exc.message} Start a QEMU there with -incoming defer -S, or give argv and "
                     "this module starts it."
                 ) from exc
+            started = find_with(self._argv)
+        if started is not None:
+            self._session.actions.append(
+                f"found the QEMU (pid {started.pid}) that a run that died started"
+            )
+            return await wait_for_other(started, request.qmp_socket, self._session.deadline)
         return await self._start_qemu()
 
     async def _start_qemu(self) -> Monitor:
@@ -150,8 +175,11 @@ class _Restore:
             return await self._use_held(monitor, guest)
 
     async def _use_held(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
-        self._state_found = guest.run_state
-        ours = self._launched is not None or runs(guest.process, self._argv)
+        if self._state_found is None:
+            self._state_found = "absent" if self._launched else guest.run_state
+        ours = self._launched is not None or (
+            self._argv is not None and runs_with(guest.process, self._argv)
+        )
         recovery = Recovery(self._session, monitor, self._argv)
         if self._check_mode:
             remedy = await recovery.foresee(guest)
@@ -165,7 +193,7 @@ class _Restore:
                 self._image = replace(self._image, loaded_into=guest.process)
         else:
             left = await recovery.run(guest)
-            self._recovers = recovery.recovers
+            self._recovers = self._recovers or recovery.recovers
             if left is None:
                 return await self._use_another(monitor)
             guest = left
@@ -317,7 +345,7 @@ class _Restore:
             plan=replace(plan, recovers=self._recovers),
             saved=self._image,
             structure=self._structure,
-            state_before="absent" if guest is None or self._launched else self._state_found,
+            state_before=self._state_found or "absent",
             state_after=state,
             image_state_after=self._session.image_state,
             pid=guest.process.pid if guest is not None and guest.process is not None else None,

@@ -1,0 +1,189 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a dead run left, and a next run that wants something else, or finds it changed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.tests.support.drive import (
+    do_restore,
+    do_save,
+    image_info,
+    look,
+)
+from ansible_collections.vmfleet.suspend.tests.support.scene import Scene, look_around
+from ansible_collections.vmfleet.suspend.tests.support.stricken import Blow, run_stricken
+
+STOPPED = Blow("_qemu._monitor.Monitor.execute", command="stop")
+WRITTEN = Blow("_save._run.write_guest")
+NAMELESS = Blow("_saveimage._publish.PartialImage.give_name", before=True)
+PUBLISHED = Blow("_save._run.publish_image")
+
+
+@pytest.fixture
+def guest(tiny_guest):
+    guest = tiny_guest()
+    guest.start()
+    guest.wait_passes(1)
+    return guest
+
+
+def die(guest, path, blow, **options):
+    where = {"path": str(path), "qmp_socket": guest.qmp_socket}
+    assert run_stricken("save", {**where, **options}, blow).killed
+
+
+def comes_back(guest, path):
+    guest.start(incoming=True)
+    do_restore(guest.qmp_socket, path)
+    guest.wait_passes(2)
+    return guest.mismatches == []
+
+
+@pytest.mark.parametrize("blow", [STOPPED, WRITTEN], ids=["stopped", "written"])
+def test_a_save_to_another_path_undoes_what_was_begun_elsewhere(guest, store, blow):
+    die(guest, store / "first.save", blow)
+    result = do_save(guest.qmp_socket, store / "second.save")
+    assert result["plan"]["recovers"]["path"] == str(store / ".first.save.partial")
+    assert os.listdir(store) == ["second.save"]
+    assert image_info(store / "second.save")["was_running"] is True
+    assert comes_back(guest, store / "second.save")
+
+
+@pytest.mark.parametrize("blow", [STOPPED, WRITTEN], ids=["stopped", "written"])
+def test_a_file_that_was_removed_by_hand_is_still_remembered_by_qemu(guest, store, blow):
+    settings = look(guest.qmp_socket).offer
+    die(guest, store / "guest.save", blow)
+    os.unlink(store / ".guest.save.partial")
+    do_save(guest.qmp_socket, store / "guest.save", guest_state="running")
+    assert look_around(guest, store) == Scene("running", "spent")
+    assert image_info(store / "guest.save")["was_running"] is True
+    assert look(guest.qmp_socket).offer == settings
+    assert guest.execute("query-fdsets") == []
+
+
+def test_a_save_in_another_format_undoes_and_begins_anew(guest, store):
+    die(guest, store / "guest.save", WRITTEN)
+    result = do_save(guest.qmp_socket, store / "guest.save", image_format="raw")
+    assert result["plan"]["recovers"]["remedy"] == "undo"
+    assert result["image"]["image_format"] == "raw"
+    assert comes_back(guest, store / "guest.save")
+
+
+def test_a_guest_that_was_paused_before_stays_so_in_the_image(guest, store):
+    guest.execute("stop")
+    die(guest, store / "guest.save", WRITTEN)
+    result = do_save(guest.qmp_socket, store / "guest.save")
+    assert result["plan"]["recovers"]["remedy"] == "finish"
+    assert image_info(store / "guest.save")["was_running"] is False
+
+
+def test_a_paused_guest_that_was_written_elsewhere_is_left_for_the_operator(guest, store):
+    guest.execute("stop")
+    die(guest, store / "first.save", WRITTEN)
+    for check_mode in (True, False):
+        with pytest.raises(Refused, match=r"same path .*first\.save.* and format"):
+            do_save(guest.qmp_socket, store / "second.save", check_mode=check_mode)
+    assert look_around(guest, store) == Scene("postmigrate", "unfinished")
+    assert do_save(guest.qmp_socket, store / "first.save")["guest"]["state"] == "stopped"
+
+
+def test_a_whole_image_without_its_name_is_not_thrown_away_for_another_path(guest, store):
+    die(guest, store / "first.save", NAMELESS)
+    with pytest.raises(Refused, match=r"first\.save to finish it"):
+        do_save(guest.qmp_socket, store / "second.save")
+    assert look_around(guest, store) == Scene("postmigrate", "ready, not named yet")
+    with pytest.raises(Refused, match="Run that save again"):
+        do_restore(guest.qmp_socket, store / "first.save")
+
+
+def test_what_does_not_verify_any_more_is_undone_and_saved_anew(guest, store):
+    path = store / "guest.save"
+    die(guest, path, WRITTEN)
+    os.truncate(store / ".guest.save.partial", os.path.getsize(store / ".guest.save.partial") - 9)
+    result = do_save(guest.qmp_socket, path)
+    assert any("could not finish it while verifying" in action for action in result["actions"])
+    assert look_around(guest, store) == Scene("ended", "ready")
+    assert comes_back(guest, path)
+
+
+def test_another_guests_unfinished_save_is_not_touched(guest, tiny_guest, store):
+    die(guest, store / "guest.save", STOPPED)
+    other = tiny_guest()
+    other.start()
+    with pytest.raises(Refused, match=guest.qmp_socket):
+        do_save(other.qmp_socket, store / "guest.save")
+    assert look_around(guest, store) == Scene("paused", "unfinished")
+    assert other.status() == "running"
+    do_save(guest.qmp_socket, store / "guest.save")
+    assert look_around(guest, store) == Scene("ended", "ready")
+
+
+@pytest.mark.parametrize("content", [b"somebody's notes", b"LibvirtQemudSave"])
+def test_a_file_in_the_way_that_is_none_of_ours_is_named_and_kept(guest, store, content):
+    (store / ".guest.save.partial").write_bytes(content)
+    with pytest.raises(Refused, match="is in the way"):
+        do_save(guest.qmp_socket, store / "guest.save")
+    assert (store / ".guest.save.partial").read_bytes() == content
+    assert guest.status() == "running"
+
+
+def test_a_guest_that_was_continued_by_hand_makes_its_published_image_stale(guest, store):
+    path = store / "guest.save"
+    settings = look(guest.qmp_socket).offer
+    die(guest, path, PUBLISHED)
+    guest.execute("cont")
+    result = do_save(guest.qmp_socket, path, guest_state="running")
+    assert result["plan"]["recovers"]["remedy"] == "tidy"
+    assert look_around(guest, store) == Scene("running", "spent")
+    assert look(guest.qmp_socket).offer == settings
+    assert guest.execute("query-fdsets") == []
+
+
+def test_capabilities_that_somebody_else_left_on_survive_a_death(guest, store):
+    states = [{"capability": "pause-before-switchover", "state": True}]
+    guest.execute("migrate-set-capabilities", {"capabilities": states})
+    guest.execute("migrate-set-parameters", {"direct-io": True, "max-bandwidth": 12345678})
+    settings = look(guest.qmp_socket).offer
+    die(guest, store / "guest.save", WRITTEN)
+    assert look(guest.qmp_socket).offer != settings
+    do_save(guest.qmp_socket, store / "guest.save", guest_state="running")
+    assert look(guest.qmp_socket).offer == settings
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (STOPPED, Blow("_save._hold.GuestHold.continue_guest", before=True)),
+        (STOPPED, Blow("_save._undo._remove_image", before=True)),
+        (WRITTEN, Blow("_save._recover.verify_image")),
+        (WRITTEN, NAMELESS),
+        (NAMELESS, Blow("_save._recover.leave", before=True)),
+        (PUBLISHED, Blow("_qemu._monitor.Monitor.execute", command="quit", before=True)),
+    ],
+)
+def test_a_run_that_dies_while_it_recovers_is_recovered_from_as_well(guest, store, first, second):
+    path = store / "guest.save"
+    die(guest, path, first)
+    die(guest, path, second)
+    assert look_around(guest, store).is_safe
+    do_save(guest.qmp_socket, path)
+    assert look_around(guest, store) == Scene("ended", "ready")
+    assert comes_back(guest, path)
+
+
+def test_a_guest_held_after_its_save_is_let_go_as_the_next_run_asks(guest, store):
+    path = store / "guest.save"
+    do_save(guest.qmp_socket, path, guest_state="paused")
+    again = do_save(guest.qmp_socket, path, guest_state="paused")
+    assert again["changed"] is False
+    assert look_around(guest, store) == Scene("postmigrate", "ready")
+    assert do_save(guest.qmp_socket, path)["changed"] is True
+    assert look_around(guest, store) == Scene("ended", "ready")
+    assert do_save(guest.qmp_socket, path)["changed"] is False
+    assert comes_back(guest, path)
