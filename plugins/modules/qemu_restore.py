@@ -17,6 +17,8 @@ description:
     guest.
   - The image is marked spent before the first instruction runs. A spent image is refused by this
     collection and by C(virsh), since its guest's disks have moved on.
+  - Where an earlier run died on the way, this one finds what it left in QEMU, and finishes or
+    undoes it first. RV(plan.recovers) and RV(actions) say so.
 extends_documentation_fragment:
   - vmfleet.suspend._attributes
   - vmfleet.suspend._transfer
@@ -229,6 +231,17 @@ plan:
     parallel_channels: 4
     run_afterwards: true
     start_qemu: true
+    recovers: null
+  contains:
+    recovers:
+      description:
+        - What a restore that died left in QEMU, and what is done about it first; null when there is
+          nothing.
+        - C(remedy) is V(tidy) (QEMU was prepared, nothing loaded), V(wait) (it still loads),
+          V(finish) (it has loaded the guest) or V(end) (its load failed; this module started it,
+          and starts another).
+      type: dict
+      returned: always
 duration_seconds:
   description: Seconds of the whole run.
   returned: success

@@ -16,6 +16,9 @@ description:
     the page cache, so that an image is never larger than the guest's RAM and zero pages are holes.
   - Whatever goes wrong before the image is published, the guest goes on as before and nothing is
     left behind.
+  - Where an earlier run died on the way (killed, lost with its connection), this one finds what it
+    left in the store and in QEMU, and finishes or undoes it first. RV(plan.recovers) and
+    RV(actions) say so.
 extends_documentation_fragment:
   - vmfleet.suspend._attributes
   - vmfleet.suspend._transfer
@@ -25,7 +28,9 @@ attributes:
     details:
       - With O(guest_state=stopped), a second run finds that nothing listens on O(qmp_socket) and
         that the image was saved from it, and changes nothing.
-      - O(guest_state=paused) and O(guest_state=running) take a new image each time.
+      - O(guest_state=running) takes a new image each time.
+      - O(guest_state=paused) changes nothing while QEMU still holds the guest of the image, and
+        takes a new one once the guest has run.
 options:
   path:
     description:
@@ -77,6 +82,8 @@ options:
       - V(paused) leaves it in QEMU's C(postmigrate) with the image ready.
       - V(running) marks the image spent and continues the guest. The image is a copy for
         inspection and cannot be restored.
+      - A guest that an earlier save left V(paused) in C(postmigrate) is ended or continued by
+        another save to the same O(path), without a new image.
     type: str
     choices: [stopped, paused, running]
     default: stopped
@@ -265,6 +272,7 @@ migration:
     stopped_seconds:
       description:
         - Seconds from stopping the vCPUs until QEMU was let go, flush and verification included.
+        - Of a save that another run began, seconds since this one took over.
       type: float
       returned: always
       sample: 0.94
@@ -292,6 +300,20 @@ plan:
     image_version: 3
     layout: mapped-ram
     parallel_channels: 2
+    recovers:
+      path: /var/lib/vmfleet/images/.web01.save.partial
+      reason: its run died before the image was whole
+      remedy: undo
+  contains:
+    recovers:
+      description:
+        - What a run that died left, and what is done about it first; null when there is nothing.
+        - C(remedy) is V(remove) (a file that no QEMU needs), V(undo) (guest and QEMU as before,
+          then saved anew), V(tidy) (QEMU's settings), V(finish) (what QEMU wrote is verified and
+          published), V(publish) (a whole image gets its name), V(leave) (the image is published,
+          the guest still to be let go) or V(continue) (the guest of a copy for inspection).
+      type: dict
+      returned: always
 duration_seconds:
   description: Seconds of the whole run.
   returned: success

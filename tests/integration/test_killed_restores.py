@@ -22,7 +22,7 @@ from ansible_collections.vmfleet.suspend.tests.support.stricken import Blow, run
 
 EXECUTE = "_qemu._monitor.Monitor.execute"
 GZIP = {"image_format": "gzip"}
-PUMP = {"image_format": "raw"}
+PUMP: dict[str, Any] = {"image_format": "raw"}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._undo import SaveFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
@@ -19,9 +20,10 @@ from ansible_collections.vmfleet.suspend.tests.support.kill_table import Row
 from ansible_collections.vmfleet.suspend.tests.support.scene import Scene, look_around
 from ansible_collections.vmfleet.suspend.tests.support.stricken import Blow, run_stricken
 
-SLOW = 8 << 20  # bytes per second: the guest's 16 MiB of pattern take two seconds
+SLOW = 4 << 20  # bytes per second: the guest's 16 MiB of pattern take two seconds
+SECTION = "The run that saves is killed"
 EXECUTE = "_qemu._monitor.Monitor.execute"
-STOPPED = {"guest_state": "stopped"}
+TOO_SLOW = {"max_bandwidth": SLOW, "timeout_seconds": 1}
 RUNNING = {"guest_state": "running"}
 
 
@@ -71,6 +73,30 @@ CASES = [
     Case("before quit", Blow(EXECUTE, command="quit", before=True), "leave"),
     Case("QEMU was told to quit", Blow("_save._leave._has_ended"), None),
     Case(
+        "the deadline is over, QEMU is told to stop writing",
+        Blow("_save._run.undo", before=True),
+        "undo",
+        first=TOO_SLOW,
+    ),
+    Case(
+        "undoing: QEMU writes no more",
+        Blow("_saveimage._publish.PartialImage.release_space"),
+        "undo",
+        first=TOO_SLOW,
+    ),
+    Case(
+        "undoing: QEMU's settings are back",
+        Blow(EXECUTE, command="cont", before=True),
+        "undo",
+        first=TOO_SLOW,
+    ),
+    Case(
+        "undoing: the guest is continued",
+        Blow("_save._undo._remove_image", before=True),
+        "undo",
+        first=TOO_SLOW,
+    ),
+    Case(
         "the copy for inspection is spent",
         Blow("_save._leave._spend"),
         "continue",
@@ -116,7 +142,7 @@ def test_after_a_save_that_was_killed_the_next_run_ends_clean(guest, store, kill
     afterwards = look_around(guest, store)
     kill_table.add(
         Row(
-            "The run that saves is killed",
+            SECTION,
             case.what,
             then.guest,
             then.images,
@@ -155,3 +181,33 @@ def next_run(guest, store, case):
     assert foretold["diff"] == result["diff"]
     assert foretold["changed"] == result["changed"]
     return result
+
+
+def test_after_a_full_store_and_a_killed_run_the_next_run_undoes_both(
+    guest, small_store, kill_table
+):
+    path = small_store / "guest.save"
+    settings = look(guest.qmp_socket).offer
+    where = {"path": str(path), "qmp_socket": guest.qmp_socket}
+    assert run_stricken("save", where, Blow("_save._run.undo", before=True)).killed
+    then = look_around(guest, small_store)
+    assert guest.execute("query-migrate")["status"] == "failed"
+    with pytest.raises(SaveFailed, match="No space left on device") as failed:
+        do_save(guest.qmp_socket, path)
+    afterwards = look_around(guest, small_store)
+    kill_table.add(
+        Row(
+            SECTION,
+            "the store is full and QEMU has failed",
+            then.guest,
+            then.images,
+            "undo; then the store is full again",
+            afterwards.guest,
+            afterwards.images,
+        )
+    )
+    assert "continued the guest" in failed.value.facts["actions"]
+    assert afterwards == Scene("running", "none")
+    assert look(guest.qmp_socket).offer == settings
+    guest.wait_passes(2)
+    assert guest.mismatches == []

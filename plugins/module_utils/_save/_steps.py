@@ -10,6 +10,7 @@ image is verified, and the complete magic comes last.
 
 from __future__ import annotations
 
+import threading
 import time
 
 from .._errors import ImageInvalid, MigrationFailed, QmpCommandError, VmfleetError
@@ -170,10 +171,13 @@ async def _compare_content(session: SaveSession, structure: Structure) -> str:
         for b in structure.head.ram_blocks
         if b.pages_offset_bytes is not None
     ]
+    stop = threading.Event()
     try:
-        difference = await session.in_thread(lambda: first_difference(fd, pid, ranges))
+        difference = await session.in_thread(lambda: first_difference(fd, pid, ranges, stop))
     except OSError:
         return STRUCTURE
+    finally:
+        stop.set()
     if difference is not None:
         raise ImageInvalid(
             session.image.path,
