@@ -23,6 +23,7 @@ STOPPED = Blow("_qemu._monitor.Monitor.execute", command="stop")
 WRITTEN = Blow("_save._run.write_guest")
 NAMELESS = Blow("_saveimage._publish.PartialImage.give_name", before=True)
 PUBLISHED = Blow("_save._run.publish_image")
+ALL_OFF = [{"capability": name, "state": False} for name in ("mapped-ram", "multifd")]
 
 
 @pytest.fixture
@@ -187,3 +188,37 @@ def test_a_guest_held_after_its_save_is_let_go_as_the_next_run_asks(guest, store
     assert look_around(guest, store) == Scene("ended", "ready")
     assert do_save(guest.qmp_socket, path)["changed"] is False
     assert comes_back(guest, path)
+
+
+def let_it_run_and_hold_it_again(guest, directory):
+    """What an operator and another program might do between two runs."""
+    guest.execute("cont")
+    guest.wait_passes(1)
+    guest.execute("migrate-set-capabilities", {"capabilities": ALL_OFF})
+    guest.execute("stop")
+    guest.execute("migrate", {"uri": f"file:{directory}/elsewhere"})
+    guest._wait(lambda: guest.status() == "postmigrate", 10, "be written elsewhere")
+
+
+def test_what_was_written_is_not_finished_once_the_guest_has_run(guest, store, tmp_path):
+    die(guest, store / "guest.save", WRITTEN)
+    let_it_run_and_hold_it_again(guest, tmp_path)
+    result = do_save(guest.qmp_socket, store / "guest.save")
+    assert any("differs from the guest's RAM" in action for action in result["actions"])
+    assert comes_back(guest, store / "guest.save")
+
+
+def test_a_published_image_does_not_cost_a_guest_that_has_run_since(guest, store, tmp_path):
+    die(guest, store / "guest.save", PUBLISHED)
+    let_it_run_and_hold_it_again(guest, tmp_path)
+    with pytest.raises(Refused, match="has run since the image was taken"):
+        do_save(guest.qmp_socket, store / "guest.save")
+    assert look_around(guest, store) == Scene("postmigrate", "ready")
+
+
+@pytest.mark.parametrize("image_format", ["raw", "gzip"])
+def test_a_stream_that_cannot_be_compared_is_written_anew(guest, store, image_format):
+    die(guest, store / "guest.save", WRITTEN, image_format=image_format)
+    result = do_save(guest.qmp_socket, store / "guest.save", image_format=image_format)
+    assert result["plan"]["recovers"]["remedy"] == "undo"
+    assert comes_back(guest, store / "guest.save")

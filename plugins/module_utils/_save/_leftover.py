@@ -61,6 +61,11 @@ class Leftover:
     asked_guest_state: str | None = None
     spent_for_inspection: bool = False
 
+    @property
+    def is_mapped_ram(self) -> bool:
+        """Whether its pages can be compared with the guest's RAM."""
+        return self.version == 3 or self.image_format == "sparse"
+
 
 def places(target: str, found: t.Sequence[Found]) -> list[str]:
     """Files to look at, the most telling first: the one beside the target, those that this QEMU

@@ -99,9 +99,9 @@ def saved(
     state_before: str,
     state: str,
     image_state: str,
-    structure: Structure | None,
-    verified: str | None,
-    migration: MigrationReport | None,
+    structure: Structure | None = None,
+    verified: str | None = None,
+    migration: MigrationReport | None = None,
     changed: bool = True,
 ) -> SaveOutcome:
     """The outcome of a save that is over. ``started`` is monotonic time; what a run that died did

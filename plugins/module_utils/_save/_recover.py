@@ -10,7 +10,7 @@ import contextlib
 import typing as t
 from dataclasses import dataclass, replace
 
-from .._errors import DeadlineExceeded, Refused, VmfleetError
+from .._errors import DeadlineExceeded, ImageInvalid, Refused, VmfleetError
 from .._failure import words_of
 from .._image_record import SavedImage, describe_target
 from .._qemu._bookmark import RESTORE, Found, find_bookmarks
@@ -19,6 +19,7 @@ from .._qemu._guest import Guest, observe
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._monitor import Monitor
 from .._saveimage._publish import PartialImage, target_of
+from .._saveimage._verify import verify_structure
 from .._uninterrupted import uninterrupted
 from ._leave import leave
 from ._leftover import THIS, Leftover, places, read_leftover, remembered_only
@@ -28,7 +29,7 @@ from ._recovery import Decision, Remedy, decide
 from ._request import SaveRequest
 from ._resume import before_of, guest_before, hold_of, plan_of, session_of
 from ._session import SaveSession
-from ._steps import publish_image, verify_image
+from ._steps import CONTENT, compare_content, publish_image, verify_image
 from ._undo import SaveFailed, advice, put_back, undo
 
 # One run leaves one file; several dead runs into several paths leave as many.
@@ -140,6 +141,10 @@ def _tidies(case: Case) -> bool:
     return case.decision.remedy is Remedy.TIDY
 
 
+class Unproven(VmfleetError):
+    """What QEMU wrote may not be the guest's present RAM."""
+
+
 class Recovery:
     """The remedies of one run. ``actions``: what was done; ``recovers``: for what, as the plan
     shows it, None when there was nothing."""
@@ -195,8 +200,10 @@ class Recovery:
             )
             session = session_of(self._monitor, guest, leftover, plan, case.image, self._deadline)
             session.actions = self.actions
-            if case.ends_the_run:
-                return await self._finish(session, leftover, guest, existing)
+            if remedy is Remedy.LEAVE:
+                return await self._let_go(session, leftover, guest, existing)
+            if remedy is Remedy.FINISH:
+                return await self._finish(session, guest, existing)
             await self._undo(session)
         return None
 
@@ -231,22 +238,15 @@ class Recovery:
             )
 
     async def _finish(
-        self,
-        session: SaveSession,
-        leftover: Leftover,
-        guest: Guest,
-        existing: SavedImage | None,
+        self, session: SaveSession, guest: Guest, existing: SavedImage | None
     ) -> SaveOutcome | None:
-        report, structure, verified = None, None, None
+        """Verify and publish what QEMU wrote; what does not verify is undone, and None returned."""
         try:
-            if session.publishing:
-                if not leftover.published:
-                    give_name(session.image, leftover)
-                    self.actions.append(f"published {leftover.target}")
-            else:
-                report = await self._await_end(session)
-                structure, verified = await verify_image(session)
-                publish_image(session)
+            report = await self._await_end(session)
+            structure, verified = await verify_image(session)
+            if verified != CONTENT and session.was_running:
+                raise Unproven("It cannot be proved that the guest has not run since.")
+            publish_image(session)
         except (VmfleetError, OSError) as exc:
             if isinstance(exc, DeadlineExceeded) or session.publishing:
                 await uninterrupted(undo(session, exc))
@@ -255,9 +255,7 @@ class Recovery:
             return None
         except BaseException as exc:
             await uninterrupted(undo(session, exc))
-        began = len(self.actions)
         state, image_state = await uninterrupted(leave(session))
-        changed = not leftover.published or len(self.actions) > began
         return saved(
             session,
             existing,
@@ -268,8 +266,42 @@ class Recovery:
             structure=structure,
             verified=verified,
             migration=report,
-            changed=changed,
         )
+
+    async def _let_go(
+        self, session: SaveSession, leftover: Leftover, guest: Guest, existing: SavedImage | None
+    ) -> SaveOutcome:
+        """The image is ready: give it its name, and the guest what was asked for. What fails before
+        that leaves both as they were found."""
+        if self._request.guest_state != "paused":
+            await self._prove(session)
+        if not leftover.published:
+            give_name(session.image, leftover)
+            self.actions.append(f"published {leftover.target}")
+        began = len(self.actions)
+        state, image_state = await uninterrupted(leave(session))
+        return saved(
+            session,
+            existing,
+            started=self._started,
+            state_before=guest.run_state,
+            state=state,
+            image_state=image_state,
+            changed=not leftover.published or len(self.actions) > began,
+        )
+
+    async def _prove(self, session: SaveSession) -> None:
+        session.step = "comparing the image with the guest's RAM"
+        image = session.image
+        try:
+            structure = await session.in_thread(lambda: verify_structure(image.fd, image.path))
+            await compare_content(session, structure)
+        except ImageInvalid as exc:
+            raise Refused(
+                f"{exc.message}: the guest on {self._monitor.path} has run since the image was "
+                "taken, or the image was changed. Neither was touched. If the guest is right, "
+                "remove the image and continue the guest with cont; if the image is, end that QEMU."
+            ) from exc
 
     async def _await_end(self, session: SaveSession) -> MigrationReport:
         session.step = "waiting for QEMU to write what the run that died asked for"

@@ -68,7 +68,9 @@ def decide(
     if leftover.state in (READY, SPENT):
         return Decision(Remedy.UNDO, "its guest has run since it was taken")
     migrating = migration_status_blocks(migration_status) is not None
-    if (written or migrating) and wanted:
+    # What cannot be compared with the guest's RAM is rather written anew, while that can be done.
+    finishes = wanted and (leftover.is_mapped_ram or not _ran_before(leftover))
+    if (written or migrating) and finishes:
         return Decision(Remedy.FINISH, "QEMU still has the guest's state that it was told to write")
     if written and not _ran_before(leftover):
         raise Refused(

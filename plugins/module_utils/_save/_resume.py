@@ -26,7 +26,7 @@ from ._planning import free_bytes
 from ._record import state_before
 from ._request import SaveRequest
 from ._session import SaveSession
-from ._steps import FD_NAME
+from ._steps import CONTENT, FD_NAME
 
 
 def before_of(leftover: Leftover, guest: Guest) -> StateBefore:
@@ -76,7 +76,7 @@ def plan_of(
     before = before_of(leftover, guest)
     known = leftover.negotiated or {}
     label = leftover.image_format or "raw"
-    mapped = leftover.version == 3 or label == "sparse"
+    mapped = leftover.is_mapped_ram
     bypass_cache = known.get("bypass_cache") is True
     reason = "as the run decided that this one finishes"
     return SavePlan(
@@ -99,7 +99,8 @@ def plan_of(
         run_state_before=before.run_state,
         was_running=save_decision(before.run_state).was_running,
         guest_state=request.guest_state,
-        verify=request.verify,
+        # Between the two runs somebody may have let the guest run.
+        verify=CONTENT,
         replaces=existing,
         at_most_bytes=os.stat(leftover.path).st_size,
         free_bytes=free_bytes(leftover.target),

@@ -155,12 +155,14 @@ async def verify_image(session: SaveSession) -> tuple[Structure, str]:
     verified = STRUCTURE
     if session.plan.verify == CONTENT:
         session.step = "comparing the image with the guest's RAM"
-        verified = await _compare_content(session, structure)
+        verified = await compare_content(session, structure)
     session.actions.append(f"verified the image ({verified})")
     return structure, verified
 
 
-async def _compare_content(session: SaveSession, structure: Structure) -> str:
+async def compare_content(session: SaveSession, structure: Structure) -> str:
+    """Compare every page with the RAM that QEMU holds; returns what that verified, the structure
+    alone where it cannot be done. Raises `ImageInvalid` naming the first difference."""
     process = session.guest.process
     if process is None or session.plan.kind.layout != MAPPED_RAM:
         return STRUCTURE
