@@ -29,6 +29,7 @@ LOADED_INTO = "loaded_into"
 CONTINUED = "continued"
 SPENT_BY = "spent_by"
 SPENT_FOR_INSPECTION = "save with guest_state running"
+SPENT_BY_FAILURE = "failed publish"
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def test_a_paused_guest_that_was_written_elsewhere_is_left_for_the_operator(gues
 
 def test_a_whole_image_without_its_name_is_not_thrown_away_for_another_path(guest, store):
     die(guest, store / "first.save", NAMELESS)
-    with pytest.raises(Refused, match=r"first\.save to finish it"):
+    with pytest.raises(Refused, match=r"path .*first\.save and that format"):
         do_save(guest.qmp_socket, store / "second.save")
     assert look_around(guest, store) == Scene("postmigrate", "ready, not named yet")
     with pytest.raises(Refused, match="Run that save again"):

@@ -5,13 +5,15 @@
 
 The code under test knows nothing of it: the step is a function, and the function is wrapped here.
 
-    python -m ...tests.support.stricken '{"verb": "save", "options": {...}, "blow": {...}}'
+    python -m ...tests.support.stricken '{"verb": "save", "options": {...}, "blows": [{...}]}'
 
-prints what the module would return, or the error's message and facts, as one JSON object.
+prints what the module would return, or the error's message and facts, as one JSON object. Without
+an order it reads orders, one a line, and forks for each: a tenth of a second is saved each time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import importlib
@@ -23,11 +25,13 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import typing as t
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor import Monitor
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore, do_save
 
 _MODULE_UTILS = "ansible_collections.vmfleet.suspend.plugins.module_utils."
@@ -38,11 +42,16 @@ TOOL = "the tool"
 QEMU = "QEMU"
 MONITOR = "the monitor's connection"
 FSYNC = "fsync"  # the call fails with EIO from then on
+ONE_FSYNC = "one fsync"  # only the next call does
+
+# A step that is any call which changes something outside: see `_is_effect`.
+EFFECT = "effect"
+_FILE_EFFECTS = ("pwrite", "fsync", "rename", "unlink", "ftruncate", "open")
 
 
 @dataclass(frozen=True)
 class Blow:
-    """``step``: dotted path of a function in module_utils, the ``nth`` call of which is struck,
+    """``step``: dotted path of a function in module_utils, or EFFECT; its ``nth`` call is struck,
     ``before`` it or after it. ``command``: only calls with this first argument count.
     ``victim``: one of the above, or the name of a program among the tool's children; ``pid`` of
     QEMU where that is the victim."""
@@ -68,11 +77,9 @@ class End:
 
 def run_stricken(verb: str, options: dict[str, t.Any], blow: Blow | None) -> End:
     """Run ``verb`` (save or restore) in a new process, struck by ``blow``."""
-    order = {"verb": verb, "options": options, "blow": asdict(blow) if blow else None}
-    python_path = os.pathsep.join(path for path in sys.path if path)
     finished = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(order)],
-        env=dict(os.environ, PYTHONPATH=python_path),
+        [sys.executable, "-m", __name__, _order(verb, options, blow)],
+        env=_environment(),
         capture_output=True,
         text=True,
         timeout=_SECONDS,
@@ -84,10 +91,78 @@ def run_stricken(verb: str, options: dict[str, t.Any], blow: Blow | None) -> End
     return End(killed=False, **json.loads(finished.stdout))
 
 
-def main(order: dict[str, t.Any]) -> None:
-    """What runs in the process."""
-    if order["blow"] is not None:
-        _arm(Blow(**order["blow"]))
+class StrickenRuns:
+    """Many runs as by `run_stricken`, forked from one process that has everything loaded."""
+
+    def __init__(self, server: subprocess.Popen[str]) -> None:
+        self._server = server
+
+    def run(self, verb: str, options: dict[str, t.Any], *blows: Blow) -> End:
+        """Run ``verb`` in a new process, struck by each of ``blows``."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(_order(verb, options, *blows) + "\n")
+        self._server.stdin.flush()
+        answer = json.loads(self._server.stdout.readline())
+        assert "broken" not in answer, answer["broken"]
+        return End(**answer)
+
+
+@contextlib.contextmanager
+def stricken_runs() -> t.Iterator[StrickenRuns]:
+    """Start the process that forks, and end it."""
+    command = [sys.executable, "-m", __name__]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=_environment(), stdin=pipe, stdout=pipe, text=True
+    ) as server:
+        yield StrickenRuns(server)
+
+
+def _order(verb: str, options: dict[str, t.Any], *blows: Blow | None) -> str:
+    struck = [asdict(blow) for blow in blows if blow is not None]
+    return json.dumps({"verb": verb, "options": options, "blows": struck})
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
+
+
+def serve() -> None:
+    """Answer the orders of a `StrickenRuns` until it is gone."""
+    for line in sys.stdin:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            _answer_into(writer, json.loads(line))
+        os.close(writer)
+        with open(reader, encoding="utf-8") as answers:
+            answer = answers.read()
+        status = os.waitpid(child, 0)[1]
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            print('{"killed": true}', flush=True)
+        elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            print(json.dumps({"killed": False, **json.loads(answer)}), flush=True)
+        else:
+            print(json.dumps({"broken": f"{status}: {answer}"}), flush=True)
+
+
+def _answer_into(writer: int, order: dict[str, t.Any]) -> t.NoReturn:
+    with open(writer, "w", encoding="utf-8") as answer:
+        try:
+            answer.write(run_order(order))
+        except BaseException:
+            answer.write(traceback.format_exc())
+            answer.flush()
+            os._exit(1)
+    os._exit(0)
+
+
+def run_order(order: dict[str, t.Any]) -> str:
+    """What runs in the process; returns its answer."""
+    for blow in order["blows"]:
+        _arm(Blow(**blow))
     options = order["options"]
     path, qmp_socket = options.pop("path"), options.pop("qmp_socket")
     if "argv" in options:
@@ -97,26 +172,52 @@ def main(order: dict[str, t.Any]) -> None:
         answer: dict[str, t.Any] = {"result": verb(qmp_socket, path, **options)}
     except VmfleetError as exc:
         answer = {"error": exc.message, "facts": exc.facts}
-    print(json.dumps(answer, default=str))
+    return json.dumps(answer, default=str)
 
 
 def _arm(blow: Blow) -> None:
-    owner, name = _find(blow.step)
-    original = inspect.getattr_static(owner, name)
-    function = original.__func__ if isinstance(original, classmethod) else original
     calls = [0]
 
-    def counts(arguments: tuple[t.Any, ...]) -> bool:
-        if blow.command is None or blow.command in arguments[:2]:
-            calls[0] += 1
-            return calls[0] == blow.nth
-        return False
+    def counts(name: str, arguments: tuple[t.Any, ...]) -> bool:
+        if blow.command not in (None, *arguments[:2]):
+            return False
+        if blow.step == EFFECT and not _is_effect(name, arguments):
+            return False
+        calls[0] += 1
+        return calls[0] == blow.nth
+
+    if blow.step == EFFECT:
+        for name in _FILE_EFFECTS:
+            _wrap(os, name, blow, counts)
+        _wrap(Monitor, "execute", blow, counts)
+        _wrap(Monitor, "_send_fd", blow, counts)
+    else:
+        _wrap(*_find(blow.step), blow, counts)
+
+
+def _is_effect(name: str, arguments: tuple[t.Any, ...]) -> bool:
+    """Whether a call changes a file or QEMU. query-migrate counts: QEMU works on until then."""
+    if name == "open":
+        return bool(arguments[1] & os.O_CREAT)
+    if name == "execute":
+        command = str(arguments[1])
+        return command == "query-migrate" or not command.startswith(
+            ("query-", "qom-", "human-monitor-command")
+        )
+    return True
+
+
+def _wrap(
+    owner: t.Any, name: str, blow: Blow, due_at: t.Callable[[str, tuple[t.Any, ...]], bool]
+) -> None:
+    original = inspect.getattr_static(owner, name)
+    function = original.__func__ if isinstance(original, classmethod) else original
 
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def struck_async(*arguments: t.Any, **named: t.Any) -> t.Any:
-            due = counts(arguments)
+            due = due_at(name, arguments)
             if due and blow.before:
                 _strike(blow, arguments)
             value = await function(*arguments, **named)
@@ -129,7 +230,7 @@ def _arm(blow: Blow) -> None:
 
         @functools.wraps(function)
         def struck_plain(*arguments: t.Any, **named: t.Any) -> t.Any:
-            due = counts(arguments)
+            due = due_at(name, arguments)
             if due and blow.before:
                 _strike(blow, arguments)
             value = function(*arguments, **named)
@@ -163,8 +264,8 @@ def _strike(blow: Blow, arguments: tuple[t.Any, ...]) -> None:
     elif blow.victim == MONITOR:
         link: socket.socket = arguments[0]._client._writer.get_extra_info("socket")
         socket.socket(fileno=os.dup(link.fileno())).shutdown(socket.SHUT_RDWR)
-    elif blow.victim == FSYNC:
-        _break_fsync()
+    elif blow.victim in (FSYNC, ONE_FSYNC):
+        _break_fsync(once=blow.victim == ONE_FSYNC)
     else:
         _kill_and_wait(_child(blow.victim))
 
@@ -194,12 +295,19 @@ def _child(program: str) -> int:
     raise LookupError(f"no child called {program}")
 
 
-def _break_fsync() -> None:
-    def fsync(fd: object) -> None:
+def _break_fsync(*, once: bool) -> None:
+    working = os.fsync
+
+    def fsync(fd: t.Any) -> None:
+        if once:
+            os.fsync = working
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     os.fsync = fsync
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    if len(sys.argv) > 1:
+        print(run_order(json.loads(sys.argv[1])))
+    else:
+        serve()

@@ -142,11 +142,12 @@ async def _suppresses_vmdesc(monitor: Monitor) -> bool:
 async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
     """Ask QEMU everything at once; ``incoming``: it waits as the destination of a restore."""
     ask = monitor.execute
+    migration = await ask("query-migrate")
+    # In this order: a migration that has completed has moved the run state on before.
     status = (await ask("query-status"))["status"]
     version = (await ask("query-version"))["qemu"]
     machine_qom_type = await ask("qom-get", {"path": "/machine", "property": "type"})
     cpus = await ask("query-cpus-fast")
-    migration = await ask("query-migrate")
     memory = await ask("query-memory-size-summary")
     nodes = parse_block_nodes(await ask("query-named-block-nodes", {"flat": True}))
     uuid = (await ask("query-uuid"))["UUID"].lower()

@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import ImageInvalid, Refused
-from .._image_record import SPENT_BY, SPENT_FOR_INSPECTION
+from .._image_record import SPENT_BY, SPENT_BY_FAILURE, SPENT_FOR_INSPECTION
 from .._qemu._bookmark import SAVE, Found, StateBefore
 from .._qemu._guest import Guest
 from .._qemu._process import ProcessIdentity, is_alive
@@ -34,6 +34,8 @@ DEAD = "dead"
 OTHER = "other"
 NOBODY = "nobody"
 
+_SPENT_BY_SAVE = (SPENT_FOR_INSPECTION, SPENT_BY_FAILURE)
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -41,8 +43,8 @@ class Leftover:
     of it), partial, ready or spent. ``published``: it has its final name. ``owner``: whether the
     QEMU it was written by is this one, dead, or another that lives; nobody when unwritten.
     ``before``: what there is to put back; None where nobody noted it. ``fdset_id``: the fdset with
-    the bookmark, None when it is not in this QEMU any more. ``spent_for_inspection``: by a save
-    that lets the guest run on."""
+    the bookmark, None when it is not in this QEMU any more. ``spent_by_save``: by one
+    that lets the guest run on, not by a restore elsewhere."""
 
     target: str
     path: str
@@ -59,7 +61,7 @@ class Leftover:
     source: ProcessIdentity | None = None
     negotiated: t.Mapping[str, t.Any] | None = None
     asked_guest_state: str | None = None
-    spent_for_inspection: bool = False
+    spent_by_save: bool = False
 
     @property
     def is_mapped_ram(self) -> bool:
@@ -123,7 +125,7 @@ def read_leftover(
         source=process,
         negotiated=_section(record, "negotiated"),
         asked_guest_state=record.get("guest_state"),
-        spent_for_inspection=life_notes(prefix).get(SPENT_BY) == SPENT_FOR_INSPECTION,
+        spent_by_save=life_notes(prefix).get(SPENT_BY) in _SPENT_BY_SAVE,
     )
 
 

@@ -59,7 +59,7 @@ def decide(
     if leftover.owner == DEAD:
         return _of_a_dead_qemu(leftover)
     if leftover.published:
-        return _published(leftover, run_state)
+        return _published(leftover, run_state, wanted)
     if leftover.state == GONE:
         return Decision(Remedy.UNDO, "its file is gone, but this QEMU still remembers the save")
     written = run_state in _WRITTEN
@@ -89,11 +89,12 @@ def _of_a_dead_qemu(leftover: Leftover) -> Decision:
     return Decision(Remedy.REMOVE, "its QEMU ended, and the guest's RAM with it")
 
 
-def _published(leftover: Leftover, run_state: str) -> Decision:
+def _published(leftover: Leftover, run_state: str, wanted: bool) -> Decision:
     if run_state == "postmigrate":
         if leftover.state == READY:
+            _check_wanted(leftover, wanted)
             return Decision(Remedy.LEAVE, "the image is ready, and its guest still held by QEMU")
-        if leftover.spent_for_inspection:
+        if leftover.spent_by_save:
             return Decision(Remedy.CONTINUE, "the image is spent, but its guest not yet continued")
     if leftover.fdset_id is not None:
         return Decision(Remedy.TIDY, "its guest has run since it was taken")
@@ -101,12 +102,18 @@ def _published(leftover: Leftover, run_state: str) -> Decision:
 
 
 def _ready(leftover: Leftover, wanted: bool) -> Decision:
+    _check_wanted(leftover, wanted)
+    return Decision(Remedy.LEAVE, "it is whole and verified, and only lacks its name")
+
+
+def _check_wanted(leftover: Leftover, wanted: bool) -> None:
     if not wanted:
         raise Refused(
-            f"{leftover.path} is a whole image of this guest, left by a run that died before it "
-            f"had its name. Run the save again with the path {leftover.target} to finish it."
+            f"{leftover.path} is a whole image of this guest (version {leftover.version}, format "
+            f"{leftover.image_format}), which QEMU holds in postmigrate since. Run the save again "
+            f"with the path {leftover.target} and that format, to end or continue the guest as "
+            "guest_state says; or remove that image, and continue the guest with cont."
         )
-    return Decision(Remedy.LEAVE, "it is whole and verified, and only lacks its name")
 
 
 def _ran_before(leftover: Leftover) -> bool:

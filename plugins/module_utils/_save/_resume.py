@@ -16,7 +16,7 @@ from .._qemu._deadline import Deadline
 from .._qemu._guest import Guest
 from .._qemu._monitor import Monitor
 from .._qemu._negotiation import Negotiated, put_back_everything
-from .._qemu._run_states import migration_status_blocks, save_decision
+from .._qemu._run_states import save_decision
 from .._saveimage._prefix import read_prefix
 from .._saveimage._publish import PartialImage
 from ._hold import GuestHold
@@ -51,7 +51,8 @@ def take_hold(hold: GuestHold, leftover: Leftover, guest: Guest) -> None:
     # The fdset is given before anything is set, and taken back last.
     hold.negotiated = leftover.fdset_id is not None or leftover.state == PARTIAL
     hold.fd_name = FD_NAME if hold.negotiated else None
-    hold.migrating = migration_status_blocks(guest.migration_status) is not None
+    # Whether it ended is looked at when it is cancelled: it may be ending just now.
+    hold.migrating = not leftover.published
     if guest.run_state != before_of(leftover, guest).run_state:
         hold.stopped_at = time.monotonic()
 

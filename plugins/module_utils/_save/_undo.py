@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .._errors import VmfleetError
 from .._failure import facts_of, words_of
-from .._image_record import SPENT_BY
+from .._image_record import SPENT_BY, SPENT_BY_FAILURE
 from .._saveimage._life import mark_spent
 from ._hold import CRASHED, UNKNOWN
 from ._session import SaveSession
@@ -77,7 +77,7 @@ def _demote_image(session: SaveSession) -> bool:
     if not session.publishing:
         return True  # the partial magic is on disk since the beginning
     try:
-        mark_spent(session.image.fd, session.image.path, {SPENT_BY: "failed publish"})
+        mark_spent(session.image.fd, session.image.path, {SPENT_BY: SPENT_BY_FAILURE})
     except (VmfleetError, OSError):
         return False
     return True
