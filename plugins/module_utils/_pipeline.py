@@ -173,8 +173,14 @@ class Pipeline:
     async def finish(self) -> None:
         """Wait for the end of the stream. Raises `ProgramFailed` or `StoreError`."""
         self.release()
-        if self._program is not None:
-            await self._program.check()
+        try:
+            if self._program is not None:
+                await self._program.check()
+        except ProgramFailed:
+            # A full store breaks the compressor's pipe: the pump's failure is the cause then.
+            if self._pump is not None:
+                await self._pump
+            raise
         if self._pump is not None:
             await self._pump
 

@@ -80,7 +80,7 @@ QEMU_KILLED = [
     Case("the vCPUs are stopped", Blow(EXECUTE, command="stop"), LOST),
     Case("QEMU writes", WRITING, LOST, SLOW),
     Case("QEMU writes into a compressor", WRITING, LOST, {**SLOW, "image_format": "gzip"}),
-    Case("QEMU has written (postmigrate)", WRITTEN, LOST),
+    Case("QEMU has written (postmigrate)", WRITTEN, SAVED),
     Case("the image is verified", Blow("_save._run.verify_image"), SAVED),
     Case(
         "publishing: the beginning is written again",

@@ -11,8 +11,12 @@ import time
 import pytest
 from qemu.qmp import ExecuteError
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._migration import report_of
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._migration import (
+    Migration,
+    report_of,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._counts import missing_pages
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._undo import SaveFailed
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._verify import (
     verify_structure,
 )
@@ -137,3 +141,23 @@ def test_x_ignore_shared_leaves_a_whole_ram_block_out_and_the_counts_prove_it(
     reason = missing_pages(structure, report)
     assert reason is not None
     assert f"wrote only those of {report.total_bytes}" in reason
+
+
+def test_ram_that_somebody_made_qemu_leave_out_meanwhile_is_noticed_and_the_save_undone(
+    guest, store, tmp_path, monkeypatch
+):
+    backend = f"memory-backend-file,id=ram,size=64M,share=on,mem-path={tmp_path / 'ram'}"
+    source = guest(machine="pc,memory-backend=ram", extra=("-object", backend))
+    run = Migration.run
+
+    async def switch_on_then_run(self, *arguments):
+        states = [{"capability": "x-ignore-shared", "state": True}]
+        await self._monitor.execute("migrate-set-capabilities", {"capabilities": states})
+        return await run(self, *arguments)
+
+    monkeypatch.setattr(Migration, "run", switch_on_then_run)
+    with pytest.raises(SaveFailed, match="RAM is missing"):
+        do_save(source.qmp_socket, store / "guest.save", image_format="raw")
+    assert list(store.iterdir()) == []
+    source.wait_passes(2)
+    assert source.mismatches == []

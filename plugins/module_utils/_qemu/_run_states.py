@@ -62,8 +62,8 @@ _RUN_STATES: t.Mapping[str, _RunState] = {
         "it is itself waiting for, or loading, a saved guest; finish or end that restore first", ""
     ),
     "postmigrate": _RunState(
-        "its state was already migrated or saved elsewhere and must not run twice; end this QEMU "
-        "if that copy is wanted, or continue it (cont) after making sure that the copy is gone",
+        "its state was already migrated or saved and must not run twice: where a copy of it exists "
+        "and is wanted, end this QEMU; where none does, continue it (cont)",
         "its own guest was saved or migrated away and is still in memory; end it or use another",
     ),
     "finish-migrate": _RunState(

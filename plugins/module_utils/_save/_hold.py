@@ -94,7 +94,7 @@ class GuestHold:
             if process is not None and not is_alive(process):
                 before_continuing()
                 return CRASHED
-            await self._ensure_link()
+            await self.ensure_link()
             await self._try("cancel the migration", self.cancel())
             may_continue = before_continuing()
             await self._try("put QEMU's migration settings back", self.reset_qemu())
@@ -110,7 +110,7 @@ class GuestHold:
         except VmfleetError as exc:
             self.actions.append(f"could not {what}: {exc.message}")
 
-    async def _ensure_link(self) -> None:
+    async def ensure_link(self) -> None:
         """A QEMU that stalls, on its disks perhaps, is waited for: only its monitor can continue
         the guest."""
         process, end = self.guest.process, time.monotonic() + STOP_SECONDS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import typing as t
 
 from .._errors import MonitorError, VmfleetError
 from .._failure import facts_of, words_of
@@ -22,6 +23,7 @@ from ._undo import SaveFailed
 
 _QUIT_SECONDS = 60.0
 _RUN_SECONDS = 60.0
+_HANG_UP_SECONDS = 2.0
 
 
 async def leave(session: SaveSession) -> tuple[str, str]:
@@ -34,15 +36,15 @@ async def leave(session: SaveSession) -> tuple[str, str]:
         if session.plan.guest_state == "stopped":
             # A QEMU that ends takes its settings with it.
             with contextlib.suppress(MonitorError):
-                await session.reset_qemu()
+                await _again(session, session.reset_qemu)
             await _quit(session)
             return "stopped", image_state
-        await session.reset_qemu()
+        await _again(session, session.reset_qemu)
         if session.plan.guest_state == "running":
             _spend(session)
             image_state = "spent"
             session.step = "continuing the guest"
-            await session.continue_guest(_RUN_SECONDS)
+            await _again(session, lambda: session.continue_guest(_RUN_SECONDS))
             return "running", image_state
         return "postmigrate", image_state
     except (VmfleetError, OSError) as exc:
@@ -59,11 +61,21 @@ async def leave(session: SaveSession) -> tuple[str, str]:
         ) from exc
 
 
+async def _again(session: SaveSession, work: t.Callable[[], t.Awaitable[None]]) -> None:
+    """Do it, once more over a new connection when the old one broke."""
+    try:
+        await work()
+    except MonitorLost:
+        await session.ensure_link()
+        await work()
+
+
 async def _state_now(session: SaveSession) -> str:
     process = session.guest.process
     if process is not None and not is_alive(process):
         return "stopped"
     try:
+        await session.monitor.reconnect()
         return str((await session.monitor.execute("query-status", timeout_seconds=10))["status"])
     except MonitorError:
         return "unknown"
@@ -86,11 +98,22 @@ async def _quit(session: SaveSession) -> None:
     # makes the note count.
     annotate(session.image.fd, session.plan.path, {QUIT_BY_SAVE: True})
     # QEMU may hang up before it answers; whether it ended is looked at below.
-    with contextlib.suppress(MonitorLost):
+    try:
         await session.monitor.execute("quit")
+    except MonitorLost:
+        await _quit_again(session)
     if not await _has_ended(session):
         raise MonitorError(f"QEMU was still there {_QUIT_SECONDS:g} s after quit.")
     session.actions.append("quit QEMU")
+
+
+async def _quit_again(session: SaveSession) -> None:
+    """The connection may have broken before QEMU heard of it."""
+    process = session.guest.process
+    if process is None or not await wait_for_exit(process, _HANG_UP_SECONDS):
+        with contextlib.suppress(MonitorError):
+            await session.monitor.reconnect()
+            await session.monitor.execute("quit")
 
 
 async def _has_ended(session: SaveSession) -> bool:

@@ -243,12 +243,12 @@ class Recovery:
         """Verify and publish what QEMU wrote; what does not verify is undone, and None returned."""
         try:
             report = await self._await_end(session)
-            structure, verified = await verify_image(session)
+            structure, verified = await verify_image(session, report)
             if verified != CONTENT and session.was_running:
                 raise Unproven("It cannot be proved that the guest has not run since.")
             publish_image(session)
         except (VmfleetError, OSError) as exc:
-            if isinstance(exc, DeadlineExceeded) or session.publishing:
+            if isinstance(exc, DeadlineExceeded) or session.image.committing:
                 await uninterrupted(undo(session, exc))
             self.actions.append(f"could not finish it while {session.step}: {words_of(exc)}")
             await self._undo(session)

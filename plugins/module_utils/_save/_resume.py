@@ -131,5 +131,5 @@ def session_of(
         deadline,
     )
     take_hold(session, leftover, guest)
-    session.publishing = leftover.state == READY
+    image.committing = leftover.state == READY
     return session

@@ -175,7 +175,7 @@ async def _run(
             _prove_direct_io(session, request, existing)
         await prepare_qemu(session)
         migration = await write_guest(session)
-        structure, verified = await verify_image(session)
+        structure, verified = await verify_image(session, migration)
         publish_image(session)
     except BaseException as exc:
         await uninterrupted(undo(session, exc))

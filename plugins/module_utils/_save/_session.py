@@ -23,8 +23,8 @@ _Result = t.TypeVar("_Result")
 
 
 class SaveSession(GuestHold):
-    """``beginning``: everything before the stream, as written first; ``publishing``: the image may
-    carry its complete magic; ``pipeline``: what QEMU writes into, where that is a pipe."""
+    """``beginning``: everything before the stream, as written first; ``pipeline``: what QEMU writes
+    into, where that is a pipe."""
 
     def __init__(
         self,
@@ -42,7 +42,6 @@ class SaveSession(GuestHold):
         self.beginning = beginning
         self.bookmark = bookmark
         self.deadline = deadline
-        self.publishing = False
         self.pipeline: Pipeline | None = None
 
     @property

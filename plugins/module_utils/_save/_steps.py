@@ -16,7 +16,7 @@ import time
 from .._errors import ImageInvalid, MigrationFailed, QmpCommandError, VmfleetError
 from .._pipeline import Pipeline, decode_and_verify
 from .._qemu._fdset import hand_over, uri
-from .._qemu._migration import Migration, MigrationReport, report_of, wait_for_run_state
+from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._ram_blocks import compare
 from .._saveimage._compressors import compressor_of
 from .._saveimage._life import LifeState, life_block
@@ -130,7 +130,7 @@ def _address(session: SaveSession) -> str:
     return uri(session.fdset_id, session.data_offset_bytes)
 
 
-async def verify_image(session: SaveSession) -> tuple[Structure, str]:
+async def verify_image(session: SaveSession, report: MigrationReport) -> tuple[Structure, str]:
     """Flush and walk the image while QEMU still holds the RAM; returns what was verified."""
     image = session.image
     session.step = "flushing the image to its store"
@@ -147,9 +147,7 @@ async def verify_image(session: SaveSession) -> tuple[Structure, str]:
     differences = compare(blocks, live, MAPPED_RAM)
     if differences:
         raise ImageInvalid(image.path, session.data_offset_bytes, "; ".join(differences))
-    # QEMU keeps the counts of its last migration, whichever run asked for it.
-    counts = report_of(await session.monitor.execute("query-migrate"), 0)
-    missing = missing_pages(structure, counts)
+    missing = missing_pages(structure, report)
     if missing is not None:
         raise ImageInvalid(image.path, session.data_offset_bytes, missing)
     verified = STRUCTURE
@@ -193,6 +191,5 @@ async def compare_content(session: SaveSession, structure: Structure) -> str:
 def publish_image(session: SaveSession) -> None:
     """The last step that can be undone: from the complete magic on, the image could be restored."""
     session.step = "publishing the image"
-    session.publishing = True
     session.image.publish(relabelled(session.beginning, life_block(LifeState.READY, {})))
     session.actions.append(f"published {session.image.target}")

@@ -81,5 +81,8 @@ def already_saved(
             f"{existing.saved_from.pid}, and only its monitor is gone"
         )
     if not (existing.quit_by_save or existing.meant_to_quit):
-        return False, f"the save into {path} was not asked to end its QEMU"
+        return False, (
+            f"the save into {path} was not asked to end its QEMU, which is gone since; the image "
+            "is ready, and qemu_restore brings the guest back"
+        )
     return True, "this guest was saved into this image and quit before"

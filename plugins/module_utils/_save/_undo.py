@@ -74,7 +74,7 @@ async def undo(session: SaveSession, cause: BaseException) -> t.NoReturn:
 
 def _demote_image(session: SaveSession) -> bool:
     """Make sure that no image of this guest can be restored; False when that failed."""
-    if not session.publishing:
+    if not session.image.committing:
         return True  # the partial magic is on disk since the beginning
     try:
         mark_spent(session.image.fd, session.image.path, {SPENT_BY: SPENT_BY_FAILURE})

@@ -54,13 +54,15 @@ def check_target(target: str) -> None:
 
 class PartialImage:
     """An image that is being written. ``path`` is its name until it is published as ``target``;
-    ``fd`` is open for reading and writing and holds the lock."""
+    ``fd`` is open for reading and writing and holds the lock. ``committing``: it may carry its
+    complete magic."""
 
     def __init__(self, target: str, path: str, fd: int) -> None:
         self.target = target
         self.path = path
         self.fd = fd
         self._new = True
+        self.committing = False
 
     @classmethod
     def create(cls, target: str) -> PartialImage:
@@ -128,6 +130,7 @@ class PartialImage:
         `StoreError`; the caller decides what becomes of an image that has its magic already.
         """
         self.write_prefix(prefix)
+        self.committing = True
         try:
             os.pwrite(self.fd, MAGIC_COMPLETE, 0)
             os.fsync(self.fd)
@@ -141,6 +144,7 @@ class PartialImage:
             if not is_at(self.fd, self.path):
                 raise OSError(errno.ESTALE, "someone removed or replaced it while it was written")
             os.rename(self.path, self.target)
+            self.path = self.target
             self._sync_directory()
         except OSError as exc:
             raise store_error("Publishing", self.target, exc) from exc
