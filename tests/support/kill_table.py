@@ -24,8 +24,36 @@ is left and finishes or undoes it; the plan in its result says so under ``recove
 
 This page is written by the tests, which let each thing die at each step and look: *then* is what
 they found, *afterwards* what the next run made of it. ``unfinished`` is a file called
-``.NAME.partial``, which nothing restores.
+``.NAME.partial``, which nothing restores; ``spent`` an image that is not restored any more, because
+its guest has run since.
+
+What the next run does first:
+
+remove
+   A file that no QEMU needs is removed; then the guest is saved.
+undo
+   Guest, QEMU's settings and store are put back as they were; then the guest is saved.
+finish
+   What QEMU wrote is compared with the guest's RAM, verified and published.
+leave
+   The image is ready: its guest is ended or continued, as asked.
+publish
+   A whole image, whose QEMU has ended, gets its name.
+continue
+   The guest of a copy for inspection goes on; then a new copy is made.
+tidy
+   QEMU's migration settings are put back.
+end
+   A QEMU that an earlier run started, and whose load failed, is ended; another is started.
 """
+_SECTIONS = (
+    "The run that saves is killed",
+    "The run that saves through a pipe is killed",
+    "The run that saves is killed, and QEMU after it",
+    "QEMU is killed",
+    "A compressor, the store or the monitor fails",
+    "The run that restores is killed",
+)
 _HEADINGS = ("What dies", "Guest then", "Image then", "Next run", "Guest afterwards", "Image")
 
 
@@ -79,7 +107,7 @@ class KillTable:
         if not self._write or not self._rows:
             return
         parts = [_LABEL, _INTRODUCTION]
-        for section in dict.fromkeys(row.section for row in self._rows):
+        for section in sorted({row.section for row in self._rows}, key=_SECTIONS.index):
             parts += [section, "-" * len(section), "", ".. list-table::", "   :header-rows: 1", ""]
             parts += Row("", *_HEADINGS).lines()
             for row in self._rows:

@@ -85,11 +85,13 @@ class Bookmark:
             data = json.loads(text[len(_TAG) :])
         except ValueError:
             return None
+        if not isinstance(data, dict):
+            return None
         doing, path, inode = data.get("doing"), data.get("path"), data.get("inode")
         before = StateBefore.from_dict(data.get("before"))
         if before is None or not isinstance(path, str) or not isinstance(inode, int):
             return None
-        return cls(str(doing), path, inode, before)
+        return cls(doing, path, inode, before) if doing in (SAVE, RESTORE) else None
 
 
 @dataclass(frozen=True)

@@ -191,9 +191,14 @@ async def run_guest(session: RestoreSession, monitor: Monitor, guest: Guest) -> 
         raise
     session.guest_state = await wait_for_run_state(monitor, ("running",), _SETTLE_SECONDS)
     session.actions.append("continued the guest")
+    note_running(session, guest)
+    return session.guest_state
+
+
+def note_running(session: RestoreSession, guest: Guest) -> None:
+    """Write into the spent image that its guest was seen to run: who stops it later wants that."""
     session.step = "noting in the image that its guest runs"
     annotate(session.fd, session.image.path, {**_loaded_note(guest), CONTINUED: True})
-    return session.guest_state
 
 
 async def _unmark_if_never_ran(session: RestoreSession, monitor: Monitor, guest: Guest) -> None:

@@ -38,7 +38,14 @@ from .._saveimage._lock import lock_image
 from .._saveimage._publish import partial_path
 from .._saveimage._verify import verify_structure
 from .._uninterrupted import finished_first, uninterrupted
-from ._load import Destination, RestoreSession, load, remove_image, run_guest
+from ._load import (
+    Destination,
+    RestoreSession,
+    load,
+    note_running,
+    remove_image,
+    run_guest,
+)
 from ._outcome import RestoreOutcome
 from ._plan import (
     WAITING,
@@ -259,6 +266,10 @@ class _Restore:
         if decision == "continue":
             await uninterrupted(self._run(monitor, guest))
             return self._outcome(plan, guest, self._session.guest_state, changed=True)
+        mine = guest.process is not None and self._image.loaded_into == guest.process
+        unnoted = mine and self._image.state == "spent" and not self._image.continued
+        if runs_on and unnoted and not self._check_mode:
+            note_running(self._session, guest)
         if removes:
             remove_image(self._session)
         changed = removes or self._recovers is not None

@@ -34,8 +34,6 @@ DEAD = "dead"
 OTHER = "other"
 NOBODY = "nobody"
 
-_SPENT_BY_SAVE = (SPENT_FOR_INSPECTION, SPENT_BY_FAILURE)
-
 
 @dataclass(frozen=True)
 class Leftover:
@@ -43,8 +41,8 @@ class Leftover:
     of it), partial, ready or spent. ``published``: it has its final name. ``owner``: whether the
     QEMU it was written by is this one, dead, or another that lives; nobody when unwritten.
     ``before``: what there is to put back; None where nobody noted it. ``fdset_id``: the fdset with
-    the bookmark, None when it is not in this QEMU any more. ``spent_by_save``: by one
-    that lets the guest run on, not by a restore elsewhere."""
+    the bookmark, None when it is not in this QEMU any more. ``spent_by``: what a save
+    noted when it spent the image, None where a restore elsewhere did."""
 
     target: str
     path: str
@@ -61,7 +59,13 @@ class Leftover:
     source: ProcessIdentity | None = None
     negotiated: t.Mapping[str, t.Any] | None = None
     asked_guest_state: str | None = None
-    spent_by_save: bool = False
+    spent_by: str | None = None
+
+    @property
+    def continues(self) -> bool:
+        """Whether the save that spent the image was about to let the guest run, as it does even
+        with one that was paused before."""
+        return self.spent_by == SPENT_FOR_INSPECTION
 
     @property
     def is_mapped_ram(self) -> bool:
@@ -125,7 +129,7 @@ def read_leftover(
         source=process,
         negotiated=_section(record, "negotiated"),
         asked_guest_state=record.get("guest_state"),
-        spent_by_save=life_notes(prefix).get(SPENT_BY) in _SPENT_BY_SAVE,
+        spent_by=_spent_by(prefix),
     )
 
 
@@ -143,6 +147,11 @@ def remembered_only(found: Found) -> Leftover:
     )
 
 
+def _spent_by(prefix: Prefix) -> str | None:
+    noted = life_notes(prefix).get(SPENT_BY)
+    return noted if noted in (SPENT_FOR_INSPECTION, SPENT_BY_FAILURE) else None
+
+
 def _section(record: t.Mapping[str, t.Any], key: str) -> dict[str, t.Any]:
     section = record.get(key)
     return section if isinstance(section, dict) else {}
@@ -152,7 +161,8 @@ def _read_prefix(image: PartialImage, *, published: bool) -> Prefix | None:
     with contextlib.suppress(ImageInvalid):
         return read_prefix(image.fd, image.path)
     magic = os.pread(image.fd, len(MAGIC_PARTIAL), 0)
-    if published or magic == MAGIC_PARTIAL or not any(magic):
+    # Cut within its first write, perhaps.
+    if published or MAGIC_PARTIAL.startswith(magic.rstrip(b"\0")):
         return None
     raise _in_the_way(image.path, "not a save image")
 

@@ -211,7 +211,8 @@ class Recovery:
         hold = hold_of(self._monitor, leftover, guest)
         hold.actions = self.actions
         state = await uninterrupted(hold.release(lambda: continues))
-        if continues and state != before_of(leftover, guest).run_state:
+        wanted = "running" if leftover.continues else before_of(leftover, guest).run_state
+        if continues and state != wanted:
             raise SaveFailed(
                 f"The guest on {self._monitor.path}, held by a run that died, could not be "
                 f"brought back: it is in run state {state}. Look with query-status; from paused "

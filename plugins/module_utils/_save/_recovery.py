@@ -52,7 +52,8 @@ def decide(
         raise Refused(
             f"{leftover.path} was left by a run that died while it saved "
             f"{leftover.name or 'a guest'}, whose QEMU still lives. Run the save of the guest on "
-            f"{leftover.qmp_socket} to the same path again: it finishes or undoes what was begun."
+            f"{leftover.qmp_socket} to the same path again: it finishes or undoes what was begun. "
+            "If that QEMU is gone after all, remove the file."
         )
     if leftover.state == UNWRITTEN:
         return Decision(Remedy.REMOVE, "no QEMU was told of it")
@@ -73,10 +74,13 @@ def decide(
     if (written or migrating) and finishes:
         return Decision(Remedy.FINISH, "QEMU still has the guest's state that it was told to write")
     if written and not _ran_before(leftover):
+        again = f"run the save again with the same path ({leftover.target}) and format, or "
         raise Refused(
             f"{leftover.path} was left by a run that died. QEMU wrote the paused guest into it, "
-            "and no longer lets it be saved without running it. Run the save again with the same "
-            f"path ({leftover.target}) and format to finish it, or continue the guest with cont."
+            "and no longer lets it be saved without running it. To go on, "
+            # Some QEMUs cut the beginning off the file, and with it what finishing takes.
+            + (again if leftover.version is not None else "")
+            + "continue the guest with cont."
         )
     return Decision(Remedy.UNDO, "its run died before the image was whole")
 
@@ -94,7 +98,7 @@ def _published(leftover: Leftover, run_state: str, wanted: bool) -> Decision:
         if leftover.state == READY:
             _check_wanted(leftover, wanted)
             return Decision(Remedy.LEAVE, "the image is ready, and its guest still held by QEMU")
-        if leftover.spent_by_save:
+        if leftover.spent_by is not None:
             return Decision(Remedy.CONTINUE, "the image is spent, but its guest not yet continued")
     if leftover.fdset_id is not None:
         return Decision(Remedy.TIDY, "its guest has run since it was taken")

@@ -39,7 +39,7 @@ def guest_before(leftover: Leftover, guest: Guest) -> Guest:
     before = before_of(leftover, guest)
     return replace(
         guest,
-        run_state=before.run_state,
+        run_state="running" if leftover.continues else before.run_state,
         migration_status=None,
         offer=before.offer(guest.offer),
     )
@@ -64,7 +64,7 @@ def hold_of(monitor: Monitor, leftover: Leftover, guest: Guest) -> GuestHold:
         monitor,
         guest,
         put_back_everything(before.offer(guest.offer)),
-        save_decision(before.run_state).was_running,
+        save_decision(before.run_state).was_running or leftover.continues,
     )
     take_hold(hold, leftover, guest)
     return hold

@@ -10,6 +10,7 @@ image is verified, and the complete magic comes last.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -19,6 +20,7 @@ from .._qemu._fdset import hand_over, uri
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._ram_blocks import compare
 from .._saveimage._compressors import compressor_of
+from .._saveimage._header import MAGIC_PARTIAL
 from .._saveimage._life import LifeState, life_block
 from .._saveimage._prefix import relabelled
 from .._saveimage._verify import Structure, verify_structure
@@ -136,6 +138,9 @@ async def verify_image(session: SaveSession, report: MigrationReport) -> tuple[S
     session.step = "flushing the image to its store"
     await session.in_thread(image.sync)
     session.step = "verifying the image"
+    if os.pread(image.fd, len(MAGIC_PARTIAL), 0) != MAGIC_PARTIAL:
+        # QEMU 8.2.0 to 8.2.5 and 9.0.0 to 9.0.1 cut it off (spec/qemu.md 4).
+        await session.in_thread(lambda: image.write_prefix(session.beginning))
     compressor = compressor_of(session.plan.kind.image_format)
     if compressor is None:
         structure = await session.in_thread(lambda: verify_structure(image.fd, image.path))

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
     described,
+    model_guest,
     once,
     write_stream,
 )
@@ -81,6 +82,22 @@ def test_the_stream_begins_where_the_header_says(guest, image):
     save(guest, image)
     assert offsets == [described(image).data_offset_bytes]
     assert offsets[0] % 4096 == 0
+
+
+@pytest.mark.parametrize("run_state", ["running", "paused"])
+def test_a_qemu_that_cuts_the_beginning_off_the_image_does_no_harm(tmp_path, image, run_state):
+    """QEMU 8.2.0 to 8.2.5 and 9.0.0 to 9.0.1."""
+
+    def writer(fd, offset_bytes):
+        os.ftruncate(fd, 0)
+        write_stream(fd, offset_bytes)
+
+    with model_guest(tmp_path, run_state=run_state, writer=writer) as guest:
+        assert save(guest, image)["guest"]["state"] == "stopped"
+    assert (described(image).state, described(image).was_running) == (
+        "ready",
+        run_state == "running",
+    )
 
 
 def test_bypass_cache_gives_two_descriptors_and_direct_io(guest, image):
