@@ -27,9 +27,11 @@ from ._saveimage._stream import (
 QUIT_BY_SAVE = "quit_by_save"
 LOADED_INTO = "loaded_into"
 CONTINUED = "continued"
+UNDOING = "undoing"
 SPENT_BY = "spent_by"
 SPENT_FOR_INSPECTION = "save with guest_state running"
 SPENT_BY_FAILURE = "failed publish"
+SPENT_BY_SUCCESSOR = "a newer save of the guest"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def check(guest, store, kill_table, case, next_store=None):
     end = run_stricken("save", {**where, **case.options, **case.first}, case.blow)
     then = look_around(guest, store)
     if guest.alive():
-        assert guest.execute("query-fdsets") == []
+        held = then.guest == "postmigrate"  # with a bookmark for the next run
+        assert bool(guest.execute("query-fdsets")) is held
         assert look(guest.qmp_socket).offer == settings
 
     next_store = next_store or store

@@ -105,7 +105,7 @@ CASES = [
     Case(
         "the guest of a copy for inspection is continued",
         Blow(EXECUTE, command="cont"),
-        None,
+        "tidy",
         options=RUNNING,
     ),
     Case(

@@ -10,6 +10,7 @@ import os
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._undo import SaveFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
@@ -56,16 +57,28 @@ def test_a_save_to_another_path_undoes_what_was_begun_elsewhere(guest, store, bl
     assert comes_back(guest, store / "second.save")
 
 
-@pytest.mark.parametrize("blow", [STOPPED, WRITTEN], ids=["stopped", "written"])
-def test_a_file_that_was_removed_by_hand_is_still_remembered_by_qemu(guest, store, blow):
+def test_a_file_that_was_removed_by_hand_is_still_remembered_by_qemu(guest, store):
     settings = look(guest.qmp_socket).offer
-    die(guest, store / "guest.save", blow)
+    die(guest, store / "guest.save", STOPPED)
     os.unlink(store / ".guest.save.partial")
     do_save(guest.qmp_socket, store / "guest.save", guest_state="running")
     assert look_around(guest, store) == Scene("running", "spent")
     assert image_info(store / "guest.save")["was_running"] is True
     assert look(guest.qmp_socket).offer == settings
     assert guest.execute("query-fdsets") == []
+
+
+@pytest.mark.parametrize("blow", [WRITTEN, PUBLISHED], ids=["written", "published"])
+def test_the_guest_of_an_image_that_was_moved_away_is_not_continued(guest, store, tmp_path, blow):
+    die(guest, store / "guest.save", blow)
+    (name,) = os.listdir(store)
+    os.rename(store / name, tmp_path / "moved")
+    with pytest.raises(Refused, match="must not run twice"):
+        do_save(guest.qmp_socket, store / "guest.save")
+    assert look_around(guest, store) == Scene("postmigrate", "none")
+    guest.execute("cont")
+    do_save(guest.qmp_socket, store / "guest.save")
+    assert comes_back(guest, store / "guest.save")
 
 
 def test_a_save_in_another_format_undoes_and_begins_anew(guest, store):
@@ -103,12 +116,15 @@ def test_a_whole_image_without_its_name_is_not_thrown_away_for_another_path(gues
         do_restore(guest.qmp_socket, store / "first.save")
 
 
-def test_what_does_not_verify_any_more_is_undone_and_saved_anew(guest, store):
+def test_what_does_not_verify_any_more_is_left_for_the_operator(guest, store):
     path = store / "guest.save"
     die(guest, path, WRITTEN)
     os.truncate(store / ".guest.save.partial", os.path.getsize(store / ".guest.save.partial") - 9)
-    result = do_save(guest.qmp_socket, path)
-    assert any("could not finish it while verifying" in action for action in result["actions"])
+    with pytest.raises(Refused, match=r"end marker .* cut short"):
+        do_save(guest.qmp_socket, path)
+    assert look_around(guest, store) == Scene("postmigrate", "unfinished")
+    guest.execute("cont")
+    do_save(guest.qmp_socket, path)
     assert look_around(guest, store) == Scene("ended", "ready")
     assert comes_back(guest, path)
 
@@ -200,12 +216,89 @@ def let_it_run_and_hold_it_again(guest, directory):
     guest._wait(lambda: guest.status() == "postmigrate", 10, "be written elsewhere")
 
 
-def test_what_was_written_is_not_finished_once_the_guest_has_run(guest, store, tmp_path):
-    die(guest, store / "guest.save", WRITTEN)
+@pytest.mark.parametrize("blow", [STOPPED, WRITTEN], ids=["stopped", "written"])
+def test_a_guest_that_somebody_migrated_since_is_not_continued(guest, store, tmp_path, blow):
+    die(guest, store / "guest.save", blow)
     let_it_run_and_hold_it_again(guest, tmp_path)
-    result = do_save(guest.qmp_socket, store / "guest.save")
-    assert any("differs from the guest's RAM" in action for action in result["actions"])
+    with pytest.raises(Refused, match="has run since the image was taken"):
+        do_save(guest.qmp_socket, store / "guest.save")
+    assert look_around(guest, store) == Scene("postmigrate", "unfinished")
+    guest.execute("cont")
+    do_save(guest.qmp_socket, store / "guest.save")
     assert comes_back(guest, store / "guest.save")
+
+
+def test_a_migration_that_somebody_began_since_is_not_cancelled(guest, store, tmp_path):
+    die(guest, store / "guest.save", STOPPED)
+    guest.execute("cont")
+    guest.execute("migrate-set-capabilities", {"capabilities": ALL_OFF})
+    guest.execute("migrate-set-parameters", {"max-bandwidth": 1 << 16})
+    guest.execute("migrate", {"uri": f"file:{tmp_path}/elsewhere"})
+    with pytest.raises(Refused, match="A migration of the guest is under way"):
+        do_save(guest.qmp_socket, store / "guest.save")
+    assert guest.execute("query-migrate")["status"] == "active"
+
+
+def test_a_copy_whose_guest_went_on_does_not_continue_it_later(guest, store):
+    """Its guest was saved elsewhere since, and must not run beside that image."""
+    do_save(guest.qmp_socket, store / "copy.save", guest_state="running")
+    do_save(guest.qmp_socket, store / "real.save", guest_state="paused")
+    with pytest.raises(Refused, match="postmigrate"):
+        do_save(guest.qmp_socket, store / "copy.save", guest_state="running")
+    assert look_around(guest, store) == Scene("postmigrate", "spent, ready")
+
+
+def test_an_older_image_is_spent_before_a_newer_save_can_lose_the_guest(guest, store):
+    path = store / "guest.save"
+    do_save(guest.qmp_socket, path)
+    guest.start()  # anew, and not from its image
+    guest.wait_passes(1)
+    die(guest, path, WRITTEN)
+    guest.kill()
+    with pytest.raises(Refused, match="is spent"):
+        do_save(guest.qmp_socket, path)
+    assert look_around(guest, store) == Scene("ended", "spent")
+
+
+def test_another_image_that_took_the_name_meanwhile_is_not_replaced(guest, tiny_guest, store):
+    path = store / "guest.save"
+    other = tiny_guest()
+    other.start()
+    other.wait_ready()
+    do_save(other.qmp_socket, store / "other.save")
+    die(guest, path, WRITTEN)
+    os.rename(store / "other.save", path)
+    with pytest.raises(Refused, match="is taken by a ready image"):
+        do_save(guest.qmp_socket, path)
+    assert image_info(path)["uuid"] == other.uuid
+    assert guest.status() == "postmigrate"
+    os.rename(path, store / "other.save")
+    assert do_save(guest.qmp_socket, path)["guest"]["state"] == "stopped"
+
+
+def test_a_whole_image_whose_guest_was_started_anew_is_not_published(guest, store):
+    die(guest, store / "guest.save", NAMELESS)
+    guest.kill()
+    guest.start()
+    guest.wait_passes(1)
+    result = do_save(guest.qmp_socket, store / "guest.save", guest_state="running")
+    assert result["plan"]["recovers"]["remedy"] == "remove"
+    assert look_around(guest, store) == Scene("running", "spent")
+
+
+def test_a_path_may_be_written_in_several_ways(guest, store):
+    die(guest, f"{store}//guest.save", WRITTEN)
+    result = do_save(guest.qmp_socket, f"{store}/./guest.save")
+    assert result["plan"]["recovers"]["remedy"] == "finish"
+    assert result["image"]["path"] == str(store / "guest.save")
+
+
+def test_a_run_that_recovers_and_is_refused_then_says_what_it_did(guest, store, tmp_path):
+    die(guest, store / "guest.save", STOPPED)
+    with pytest.raises(SaveFailed, match=r"domain_xml_file .* cannot be read") as failed:
+        do_save(guest.qmp_socket, store / "guest.save", domain_xml_file=str(tmp_path / "no.xml"))
+    assert failed.value.facts["guest"]["state"] == guest.status() == "running"
+    assert "continued the guest" in failed.value.facts["actions"]
 
 
 def test_a_published_image_does_not_cost_a_guest_that_has_run_since(guest, store, tmp_path):

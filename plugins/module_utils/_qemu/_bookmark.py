@@ -13,6 +13,7 @@ the guest is stopped one of the two is always there.
 from __future__ import annotations
 
 import json
+import os
 import typing as t
 from dataclasses import asdict, dataclass
 
@@ -71,6 +72,10 @@ class Bookmark:
     path: str
     inode: int
     before: StateBefore
+
+    def matches(self, inode: int, name: str) -> bool:
+        """Whether it is about the file with this inode that is, or was, called ``name``."""
+        return (self.inode, os.path.basename(self.path)) == (inode, name)
 
     def text(self) -> str:
         """What add-fd takes as ``opaque``."""

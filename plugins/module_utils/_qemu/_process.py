@@ -65,6 +65,13 @@ def boot_id() -> str:
         return source.read().strip()
 
 
+def host_id() -> str:
+    """What tells this host from others that share a store with it."""
+    with contextlib.suppress(OSError), open("/etc/machine-id", encoding="ascii") as source:
+        return source.read().strip() or os.uname().nodename
+    return os.uname().nodename
+
+
 def identify(pid: int) -> ProcessIdentity | None:
     """Who ``pid`` is now; None when no such process lives (a zombie does not)."""
     start = _start_ticks(pid) if pid > 0 else None

@@ -91,6 +91,8 @@ class Recovery:
         if found is None:
             return
         if loaded:
+            self._session.load_began = True
+            self._session.guest_state = guest.run_state
             await self._check_stream()
         self._session.step = "putting QEMU's migration settings back"
         before = found.bookmark.before.offer(guest.offer)

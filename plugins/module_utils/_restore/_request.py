@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 
@@ -22,3 +23,7 @@ class RestoreRequest:
     allow: frozenset[str] = frozenset()
     remove_image: bool = False
     timeout_seconds: float = 0
+
+    def __post_init__(self) -> None:
+        # One file, one name: runs find each other's leftovers by it.
+        object.__setattr__(self, "path", os.path.abspath(self.path))

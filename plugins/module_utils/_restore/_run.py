@@ -81,10 +81,10 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
 
 def _look_for_unfinished(path: str) -> None:
     hidden = partial_path(path)
-    if os.path.lexists(hidden) and not os.path.lexists(path):
+    if os.path.lexists(hidden):
         raise Refused(
-            f"There is no image at {path}, but {hidden}: a save to it is under way, or was begun "
-            "by a run that died. Run that save again: it finishes or undoes what was begun.",
+            f"{hidden} is there: a save to {path} is under way, or was begun by a run that died. "
+            "Run that save again: it finishes or undoes what was begun.",
             path=path,
         )
 

@@ -17,9 +17,9 @@ from .._saveimage._life import annotate
 from .._saveimage._lock import lock_image
 from .._saveimage._publish import PartialImage, partial_path
 from ._leftover import OTHER, Leftover, read_leftover
+from ._naming import give_name
 from ._outcome import SaveOutcome
-from ._recover import give_name
-from ._recovery import Decision, Remedy, decide
+from ._recovery import ABSENT, Decision, Remedy, decide
 from ._request import SaveRequest
 from ._target import already_saved
 
@@ -71,9 +71,7 @@ def save_of_nobody(
 
 def _clean_up(request: SaveRequest, *, check_mode: bool) -> tuple[list[str], Decision | None]:
     """Publish or remove the unfinished file; nothing in check mode."""
-    image = None
-    if os.path.isdir(os.path.dirname(request.path)):
-        image = PartialImage.adopt(request.path, partial_path(request.path))
+    image = PartialImage.adopt(request.path, partial_path(request.path))
     if image is None:
         return [], None
     with contextlib.closing(image):
@@ -81,12 +79,12 @@ def _clean_up(request: SaveRequest, *, check_mode: bool) -> tuple[list[str], Dec
         if leftover is None:
             return [], None
         _refuse_if_held(leftover)
-        decision = decide(leftover, "absent", None, wanted=True)
+        decision = decide(leftover, ABSENT, None, wanted=True)
         if check_mode:
             return [], decision
         found = f"found {leftover.path}, left by a run that died: {decision.reason}"
         if decision.remedy is Remedy.PUBLISH:
-            give_name(image, leftover)
+            give_name(image, leftover, overwrite=request.overwrite)
             return [found, f"published {leftover.target}"], decision
         image.discard()
         return [found, f"removed {leftover.path}"], decision

@@ -54,8 +54,7 @@ class GuestHold:
             await self.monitor.execute(step.command, step.arguments)
 
     async def reset_qemu(self) -> None:
-        """Set capabilities and parameters as they were; the fdset, which tells other runs that
-        there is something to put back, goes last."""
+        """Set capabilities and parameters as they were. The fdset stays: see `forget`."""
         self.step = "putting QEMU's migration settings back"
         if self.fd_name is not None:
             # A migration that began has taken the name with it.
@@ -66,6 +65,11 @@ class GuestHold:
             await self.apply(self.settings_before)
             self.negotiated = False
             self.actions.append("put migration capabilities and parameters back")
+
+    async def forget(self) -> None:
+        """Take the fdset back, once nothing is left to do: its bookmark tells other runs that there
+        is."""
+        self.step = "taking the image back from QEMU"
         if self.fdset_id is not None:
             await take_back(self.monitor, self.fdset_id)
             self.fdset_id = None
@@ -100,6 +104,8 @@ class GuestHold:
             await self._try("put QEMU's migration settings back", self.reset_qemu())
             if self.stopped_at is not None and self.was_running and may_continue:
                 await self._try("continue the guest", self.continue_guest())
+            if may_continue:
+                await self._try("take the image back from QEMU", self.forget())
             return str((await self.monitor.execute("query-status"))["status"])
         except VmfleetError:
             return UNKNOWN if process is None or is_alive(process) else CRASHED

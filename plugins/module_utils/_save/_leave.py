@@ -40,13 +40,15 @@ async def leave(session: SaveSession) -> tuple[str, str]:
             await _quit(session)
             return "stopped", image_state
         await _again(session, session.reset_qemu)
+        state = "postmigrate"
         if session.plan.guest_state == "running":
             _spend(session)
             image_state = "spent"
             session.step = "continuing the guest"
             await _again(session, lambda: session.continue_guest(_RUN_SECONDS))
-            return "running", image_state
-        return "postmigrate", image_state
+            state = "running"
+        await _again(session, session.forget)
+        return state, image_state
     except (VmfleetError, OSError) as exc:
         step, state = session.step, await _state_now(session)
         raise SaveFailed(

@@ -12,10 +12,15 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import ImageInvalid, Refused
-from .._image_record import SPENT_BY, SPENT_BY_FAILURE, SPENT_FOR_INSPECTION
+from .._image_record import (
+    SPENT_BY,
+    SPENT_BY_FAILURE,
+    SPENT_FOR_INSPECTION,
+    UNDOING,
+)
 from .._qemu._bookmark import SAVE, Found, StateBefore
 from .._qemu._guest import Guest
-from .._qemu._process import ProcessIdentity, is_alive
+from .._qemu._process import ProcessIdentity, host_id, is_alive
 from .._saveimage._header import MAGIC_PARTIAL
 from .._saveimage._life import LifeState, life_notes, life_state
 from .._saveimage._prefix import Prefix, read_prefix
@@ -34,6 +39,8 @@ DEAD = "dead"
 OTHER = "other"
 NOBODY = "nobody"
 
+_FIRST_BYTES = 4096
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -42,7 +49,8 @@ class Leftover:
     QEMU it was written by is this one, dead, or another that lives; nobody when unwritten.
     ``before``: what there is to put back; None where nobody noted it. ``fdset_id``: the fdset with
     the bookmark, None when it is not in this QEMU any more. ``spent_by``: what a save
-    noted when it spent the image, None where a restore elsewhere did."""
+    noted when it spent the image, None where a restore elsewhere did. ``undoing``: its own run was
+    undoing it."""
 
     target: str
     path: str
@@ -60,6 +68,7 @@ class Leftover:
     negotiated: t.Mapping[str, t.Any] | None = None
     asked_guest_state: str | None = None
     spent_by: str | None = None
+    undoing: bool = False
 
     @property
     def continues(self) -> bool:
@@ -93,7 +102,8 @@ def read_leftover(
     """
     published = image.path == image.target
     inode = os.fstat(image.fd).st_ino
-    mark = next((item for item in found if item.bookmark.inode == inode), None)
+    name = os.path.basename(partial_path(image.target))
+    mark = next((item for item in found if item.bookmark.matches(inode, name)), None)
     before = mark.bookmark.before if mark else None
     fdset_id = mark.fdset_id if mark else None
     prefix = _read_prefix(image, published=published)
@@ -111,6 +121,8 @@ def read_leftover(
     process = ProcessIdentity.from_dict(source.get("process"))
     qmp_socket = source.get("qmp_socket")
     owner = THIS if mark else _owner(process, qmp_socket, guest)
+    if owner == DEAD and _section(record, "saved_by").get("host", host_id()) != host_id():
+        owner = OTHER
     if owner == THIS and not mark and _section(record, "image").get("inode") != inode:
         owner = DEAD  # a copy: the save was not written into this file
     return Leftover(
@@ -130,6 +142,7 @@ def read_leftover(
         negotiated=_section(record, "negotiated"),
         asked_guest_state=record.get("guest_state"),
         spent_by=_spent_by(prefix),
+        undoing=life_notes(prefix).get(UNDOING) is True,
     )
 
 
@@ -160,9 +173,10 @@ def _section(record: t.Mapping[str, t.Any], key: str) -> dict[str, t.Any]:
 def _read_prefix(image: PartialImage, *, published: bool) -> Prefix | None:
     with contextlib.suppress(ImageInvalid):
         return read_prefix(image.fd, image.path)
-    magic = os.pread(image.fd, len(MAGIC_PARTIAL), 0)
-    # Cut within its first write, perhaps.
-    if published or MAGIC_PARTIAL.startswith(magic.rstrip(b"\0")):
+    start = os.pread(image.fd, _FIRST_BYTES, 0)
+    # Cut within its first write, perhaps, or by a QEMU that drops what is before its stream.
+    cut = len(start) < len(MAGIC_PARTIAL) and MAGIC_PARTIAL.startswith(start)
+    if published or cut or start.startswith(MAGIC_PARTIAL) or not any(start):
         return None
     raise _in_the_way(image.path, "not a save image")
 

@@ -13,7 +13,7 @@ import typing as t
 
 from .._qemu._bookmark import StateBefore
 from .._qemu._guest import Guest
-from .._qemu._process import identify
+from .._qemu._process import host_id, identify
 from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
 from .._saveimage._life import LifeState, life_block
 from .._saveimage._prefix import build_prefix, plan_prefix
@@ -39,6 +39,7 @@ def build_record(guest: Guest, plan: SavePlan, inode: int) -> dict[str, t.Any]:
         "saved_by": {
             "collection_version": COLLECTION_VERSION,
             "process": own.as_dict() if own else None,
+            "host": host_id(),
             "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
         "source": {

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 
@@ -29,3 +30,7 @@ class SaveRequest:
     overwrite: bool = False
     timeout_seconds: float = 0
     qemu_conf: str = "/etc/libvirt/qemu.conf"
+
+    def __post_init__(self) -> None:
+        # One file, one name: runs find each other's leftovers by it.
+        object.__setattr__(self, "path", os.path.abspath(self.path))

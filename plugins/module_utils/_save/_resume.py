@@ -53,7 +53,9 @@ def take_hold(hold: GuestHold, leftover: Leftover, guest: Guest) -> None:
     hold.fd_name = FD_NAME if hold.negotiated else None
     # Whether it ended is looked at when it is cancelled: it may be ending just now.
     hold.migrating = not leftover.published
-    if guest.run_state != before_of(leftover, guest).run_state:
+    # An image that was ready left the guest in postmigrate; only an operator brings it out of that.
+    stopped_by_us = leftover.state != READY or guest.run_state == "postmigrate"
+    if stopped_by_us and guest.run_state != before_of(leftover, guest).run_state:
         hold.stopped_at = time.monotonic()
 
 

@@ -6,35 +6,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
 import typing as t
 from dataclasses import replace
 
-from .._errors import Refused
-from .._image_record import SavedImage, describe, describe_target
+from .._errors import MonitorError, Refused
+from .._failure import facts_of, words_of
+from .._image_record import (
+    SPENT_BY,
+    SPENT_BY_SUCCESSOR,
+    SavedImage,
+    describe,
+    describe_target,
+)
 from .._qemu._bookmark import SAVE, Bookmark
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
 from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
 from .._qemu._monitor import Monitor, NoListener
+from .._saveimage._life import mark_spent
 from .._saveimage._lock import lock_image
 from .._saveimage._publish import PartialImage, check_target
 from .._uninterrupted import uninterrupted
 from ._absent import save_of_nobody
+from ._cases import guest_after, next_case
+from ._hold import UNKNOWN
 from ._leave import leave
 from ._outcome import SaveOutcome, saved
 from ._plan import SavePlan
 from ._planning import domain_xml_of, make_plan
 from ._record import build_beginning, build_record, state_before
-from ._recover import Recovery, guest_after, next_case
+from ._recover import Recovery
 from ._request import SaveRequest
 from ._resume import plan_of
 from ._session import SaveSession
 from ._steps import begin_image, prepare_qemu, publish_image, verify_image, write_guest
-from ._undo import undo
+from ._target import is_same_guest
+from ._undo import SaveFailed, undo
 
 
 async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
@@ -57,7 +69,7 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
             if check_mode:
                 return await _foresee(request, monitor, guest, existing)
             with guest_lock(guest.process, request.qmp_socket):
-                return await _save(request, monitor, guest, existing, started)
+                return await _save(request, monitor, started)
         except Refused as exc:
             exc.facts.setdefault("guest", {"state": guest.run_state})
             raise
@@ -82,8 +94,9 @@ async def _foresee(
 
 
 def _planned(plan: SavePlan, guest: Guest) -> SaveOutcome:
+    held = plan.guest_state == "paused" and guest.run_state == "postmigrate"
     return SaveOutcome(
-        changed=True,
+        changed=plan.recovers is not None or not held,
         message=f"Would save {plan.name} to {plan.path}.",
         reason=plan.recovers["reason"] if plan.recovers else f"{plan.name} is {guest.run_state}",
         name=plan.name,
@@ -98,45 +111,88 @@ def _planned(plan: SavePlan, guest: Guest) -> SaveOutcome:
     )
 
 
-async def _save(
+async def _save(request: SaveRequest, monitor: Monitor, started: float) -> SaveOutcome:
+    deadline = Deadline(request.timeout_seconds)
+    # Again, now that no other run can change it.
+    guest, existing = await observe(monitor), describe_target(request.path)
+    recovery = Recovery(request, monitor, deadline, started)
+    try:
+        done = await recovery.run(guest, existing)
+        if done is not None:
+            return done
+        found = guest
+        if recovery.applied:
+            guest = await observe(monitor)
+        outcome = await _save_anew(request, monitor, guest, recovery, deadline, started)
+    except (Refused, asyncio.CancelledError) as exc:
+        if not recovery.applied:
+            raise
+        raise await uninterrupted(_ended_after(recovery, monitor, exc)) from exc
+    return replace(outcome, state_before=found.run_state, image_before=existing)
+
+
+async def _ended_after(recovery: Recovery, monitor: Monitor, cause: BaseException) -> SaveFailed:
+    """A run that recovered and was refused, or interrupted, has changed something after all."""
+    state = UNKNOWN
+    with contextlib.suppress(MonitorError):
+        state = str((await monitor.execute("query-status"))["status"])
+    return SaveFailed(
+        f"{words_of(cause)} What a run that died had left was treated before ("
+        f"{'; '.join(recovery.actions)}); the guest is in run state {state}.",
+        **facts_of(cause),
+        guest={"state": state},
+        actions=list(recovery.actions),
+        changed=True,
+    )
+
+
+async def _save_anew(
     request: SaveRequest,
     monitor: Monitor,
     guest: Guest,
-    existing: SavedImage | None,
+    recovery: Recovery,
+    deadline: Deadline,
     started: float,
 ) -> SaveOutcome:
-    recovery = Recovery(request, monitor, Deadline(request.timeout_seconds), started)
-    done = await recovery.run(guest, existing)
-    if done is not None:
-        return done
-    there = describe_target(request.path) if recovery.recovers else existing
-    state_found = guest.run_state
-    with _held(there):
-        guest = await observe(monitor)
-        plan = make_plan(request, guest, there, direct_io_proved=None)
-        session = _session(request, monitor, guest, replace(plan, recovers=recovery.recovers))
+    existing = describe_target(request.path)
+    with _held(existing) as fd:
+        plan = make_plan(request, guest, existing, direct_io_proved=None)
+        plan = replace(plan, recovers=recovery.recovers)
+        session = _session(request, monitor, guest, plan, deadline)
         session.actions = recovery.actions
         with contextlib.closing(session.image):
-            outcome = await _run(session, request, there, started)
-    return replace(outcome, state_before=state_found, image_before=existing)
+            return await _run(session, request, existing, fd, started)
 
 
 @contextlib.contextmanager
-def _held(existing: SavedImage | None) -> t.Iterator[None]:
-    """Keep a restore from using the image that is about to be replaced."""
+def _held(existing: SavedImage | None) -> t.Iterator[int | None]:
+    """Keep a restore from using the image that is about to be replaced; gives its locked fd."""
     if existing is None:
-        yield
+        yield None
         return
-    fd = lock_image(existing.path, write=False)
+    fd = lock_image(existing.path, write=existing.state == "ready")
     try:
         if describe(fd, existing.path) != existing:
             raise Refused(f"{existing.path} changed while the save was being planned; run again.")
-        yield
+        yield fd
     finally:
         os.close(fd)
 
 
-def _session(request: SaveRequest, monitor: Monitor, guest: Guest, plan: SavePlan) -> SaveSession:
+def _spend_stale(session: SaveSession, existing: SavedImage | None, fd: int | None) -> None:
+    """The guest has run since its older image was taken: should QEMU die in this save, nobody may
+    restore that one."""
+    if fd is None or existing is None or existing.state != "ready":
+        return
+    if is_same_guest(existing, session.guest, session.plan.uuid):
+        session.step = "marking the older image of the guest spent"
+        mark_spent(fd, existing.path, {SPENT_BY: SPENT_BY_SUCCESSOR})
+        session.actions.append(f"marked the older image {existing.path} spent")
+
+
+def _session(
+    request: SaveRequest, monitor: Monitor, guest: Guest, plan: SavePlan, deadline: Deadline
+) -> SaveSession:
     domain_xml = domain_xml_of(request, guest, plan)
     image = PartialImage.create(plan.path)
     inode = os.fstat(image.fd).st_ino
@@ -147,7 +203,7 @@ def _session(request: SaveRequest, monitor: Monitor, guest: Guest, plan: SavePla
         image,
         build_beginning(plan, domain_xml, build_record(guest, plan, inode)),
         Bookmark(SAVE, os.path.abspath(image.path), inode, state_before(guest)),
-        Deadline(request.timeout_seconds),
+        deadline,
     )
 
 
@@ -164,6 +220,7 @@ async def _run(
     session: SaveSession,
     request: SaveRequest,
     existing: SavedImage | None,
+    existing_fd: int | None,
     started: float,
 ) -> SaveOutcome:
     try:
@@ -171,6 +228,7 @@ async def _run(
             # Whoever publishes here holds the lock of the partial file, which is ours now.
             raise Refused(f"{session.image.target} changed while the save was being planned.")
         begin_image(session)
+        _spend_stale(session, existing, existing_fd)
         if session.plan.negotiated.bypass_cache:
             _prove_direct_io(session, request, existing)
         await prepare_qemu(session)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from .._errors import VmfleetError
 from .._failure import facts_of, words_of
-from .._image_record import SPENT_BY, SPENT_BY_FAILURE
-from .._saveimage._life import mark_spent
+from .._image_record import SPENT_BY, SPENT_BY_FAILURE, UNDOING
+from .._saveimage._life import annotate, mark_spent
 from ._hold import CRASHED, UNKNOWN
 from ._session import SaveSession
 
@@ -45,6 +45,7 @@ async def put_back(session: SaveSession) -> Undone:
         # A guest whose disks share the store with a full image must find room to go on.
         with contextlib.suppress(VmfleetError):
             if withdrawn:
+                annotate(session.image.fd, session.image.path, {UNDOING: True})
                 session.image.release_space(session.data_offset_bytes)
         return withdrawn
 

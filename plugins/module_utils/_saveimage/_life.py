@@ -94,6 +94,7 @@ def mark_ready(fd: int, path: str, notes: t.Mapping[str, t.Any]) -> None:
 
 
 def annotate(fd: int, path: str, notes: t.Mapping[str, t.Any]) -> bool:
-    """Replace the notes of an image and leave its state; False without room for them. Raises
+    """Add to the notes of an image and leave its state; False without room for them. Raises
     `StoreError`."""
-    return _write_life(fd, path, life_state(read_prefix(fd, path)), notes)
+    prefix = read_prefix(fd, path)
+    return _write_life(fd, path, life_state(prefix), {**life_notes(prefix), **notes})

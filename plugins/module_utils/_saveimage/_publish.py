@@ -98,6 +98,8 @@ class PartialImage:
 
         Raises `ImageLocked` while that run lives, `Refused` for what is no regular file.
         """
+        if not os.path.isdir(os.path.dirname(path)):
+            return None
         with store_lock(os.path.dirname(path)):
             if not os.path.lexists(path):
                 return None

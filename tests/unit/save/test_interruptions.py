@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 
@@ -73,9 +74,10 @@ def test_a_signal_that_comes_on_the_way_back_does_not_stop_it(guest, image, stor
     assert "State blocked" in failed.message
 
 
-@pytest.mark.parametrize("command", ["remove-fd", "quit"])
+@pytest.mark.parametrize("command", ["migrate-set-capabilities", "quit"])
 def test_after_publishing_a_signal_changes_nothing_any_more(guest, image, command):
-    once(guest, command, lambda: os.kill(os.getpid(), signal.SIGTERM), first=True)
+    interrupt = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    once(guest, command, interrupt, after="migrate", first=True)
     result = save(guest, image, signals=True)
     assert result["guest"]["state"] == "stopped"
     assert described(image).state == "ready"

@@ -52,6 +52,7 @@ def a_leftover(
     fdset_id=0,
     kind=None,
     spent_by_save=False,
+    undoing=False,
 ):
     return Leftover(
         target=IMAGE,
@@ -64,6 +65,7 @@ def a_leftover(
         name="web01",
         qmp_socket=SOCKET,
         spent_by=SPENT_FOR_INSPECTION if spent_by_save else None,
+        undoing=undoing,
         **(MAPPED if kind is None else kind),
     )
 
@@ -86,11 +88,21 @@ TABLE = [
     (a_leftover(SPENT, OTHER), ANY, ANY, ANY, REFUSED),
     (a_leftover(PARTIAL, DEAD, fdset_id=None), ANY, ANY, ANY, Remedy.REMOVE),
     (a_leftover(SPENT, DEAD, fdset_id=None), ANY, ANY, ANY, Remedy.REMOVE),
-    (a_leftover(READY, DEAD, fdset_id=None), ANY, ANY, ANY, Remedy.PUBLISH),
+    (a_leftover(READY, DEAD, fdset_id=None), "absent", ANY, ANY, Remedy.PUBLISH),
+    (a_leftover(READY, DEAD, fdset_id=None), "running", ANY, ANY, Remedy.REMOVE),  # begun anew
+    (a_leftover(READY, DEAD, fdset_id=None), "paused", ANY, ANY, REFUSED),
     (a_leftover(READY, DEAD, fdset_id=None, published=True), ANY, ANY, ANY, Remedy.NOTHING),
     (a_leftover(SPENT, DEAD, fdset_id=None, published=True), ANY, ANY, ANY, Remedy.NOTHING),
     # The file is gone.
-    (a_leftover(GONE), ANY, ANY, ANY, Remedy.UNDO),
+    (a_leftover(GONE), "running", None, ANY, Remedy.UNDO),
+    (a_leftover(GONE), "paused", ANY, ANY, Remedy.UNDO),
+    (a_leftover(GONE), "postmigrate", ANY, ANY, REFUSED),  # perhaps it was moved
+    # A migration of a guest that runs is somebody else's.
+    (a_leftover(PARTIAL), "running", "active", ANY, REFUSED),
+    (a_leftover(GONE), "running", "active", ANY, REFUSED),
+    # QEMU does not remember the save: somebody else brought it there.
+    (a_leftover(PARTIAL, fdset_id=None), "postmigrate", ANY, ANY, REFUSED),
+    (a_leftover(PARTIAL, undoing=True), "postmigrate", ANY, ANY, Remedy.UNDO),
     # Partial, of a guest that ran: before stop, stopped, migrating, failed, postmigrate.
     (a_leftover(PARTIAL), "running", None, ANY, Remedy.UNDO),
     (a_leftover(PARTIAL), "paused", None, ANY, Remedy.UNDO),
@@ -130,7 +142,8 @@ TABLE = [
     (a_leftover(READY), "running", ANY, ANY, Remedy.UNDO),
     (a_leftover(READY), "paused", ANY, ANY, Remedy.UNDO),
     # Taken back by its run.
-    (a_leftover(SPENT), ANY, ANY, ANY, Remedy.UNDO),
+    (a_leftover(SPENT), "postmigrate", ANY, ANY, Remedy.UNDO),
+    (a_leftover(SPENT), "running", None, ANY, Remedy.UNDO),
     # Published.
     (a_leftover(READY, published=True), "postmigrate", ANY, WANTED, Remedy.LEAVE),
     (a_leftover(READY, published=True), "postmigrate", ANY, UNWANTED, REFUSED),
@@ -143,12 +156,19 @@ TABLE = [
         "postmigrate",
         ANY,
         ANY,
+        Remedy.NOTHING,
+    ),
+    (
+        a_leftover(SPENT, published=True, spent_by_save=True),
+        "postmigrate",
+        ANY,
+        ANY,
         Remedy.CONTINUE,
     ),
-    (a_leftover(SPENT, published=True, spent_by_save=True), "running", ANY, ANY, Remedy.TIDY),
+    (a_leftover(SPENT, published=True, spent_by_save=True), "running", None, ANY, Remedy.TIDY),
     # Spent by a restore: its guest runs elsewhere.
-    (a_leftover(SPENT, published=True, fdset_id=None), ANY, ANY, ANY, Remedy.NOTHING),
-    (a_leftover(SPENT, published=True), ANY, ANY, ANY, Remedy.TIDY),
+    (a_leftover(SPENT, published=True, fdset_id=None), "postmigrate", ANY, ANY, Remedy.NOTHING),
+    (a_leftover(SPENT, published=True), "postmigrate", ANY, ANY, Remedy.TIDY),
 ]
 
 
@@ -253,9 +273,13 @@ def test_only_a_ready_image_is_left_to_its_guest():
     )
 
 
-def test_a_ready_image_is_never_removed():
+def test_a_ready_image_is_never_removed_unless_its_guest_was_started_anew():
     assert not broken(
-        lambda left, run_state, wanted, remedy: left.state != READY or remedy is not Remedy.REMOVE
+        lambda left, run_state, wanted, remedy: (
+            left.state != READY
+            or remedy is not Remedy.REMOVE
+            or (left.owner, run_state) == (DEAD, "running")
+        )
     )
 
 
@@ -272,6 +296,8 @@ def test_a_guest_that_ran_before_is_never_left_to_the_operator_because_of_an_unf
             or left.state == READY
             or left.before is None
             or left.before.run_state != "running"
+            # What somebody else did to the guest since is nobody's to undo.
+            or run_state in (*HELD, "running")
         )
     )
 

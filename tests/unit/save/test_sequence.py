@@ -24,7 +24,7 @@ from ansible_collections.vmfleet.suspend.tests.support.save_checks import (
 )
 
 BEFORE_MIGRATE = ["add-fd", "migrate-set-parameters", "migrate-set-capabilities"]
-PUT_BACK = ["migrate-set-capabilities", "migrate-set-parameters", "remove-fd"]
+PUT_BACK = ["migrate-set-capabilities", "migrate-set-parameters"]
 
 
 # The order of commands.
@@ -34,8 +34,8 @@ PUT_BACK = ["migrate-set-capabilities", "migrate-set-parameters", "remove-fd"]
     ("guest_state", "end"),
     [
         ("stopped", [*PUT_BACK, "quit"]),
-        ("paused", PUT_BACK),
-        ("running", [*PUT_BACK, "cont"]),
+        ("paused", [*PUT_BACK, "remove-fd"]),
+        ("running", [*PUT_BACK, "cont", "remove-fd"]),
     ],
 )
 def test_the_vcpus_stop_last_of_all_and_nothing_comes_between_that_and_migrate(

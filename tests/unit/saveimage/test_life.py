@@ -228,12 +228,13 @@ def test_padding_that_holds_someone_elses_bytes_is_not_written_over(tmp_path):
     assert state_of(path) is LifeState.PARTIAL
 
 
-def test_annotating_replaces_the_notes_of_a_ready_image(tmp_path):
+def test_annotating_adds_to_the_notes_of_a_ready_image(tmp_path):
     path = tmp_path / "image"
     with opened(path, our_image(LifeState.READY, complete=True)) as fd:
         assert annotate(fd, str(path), {"quit_by_save": True}) is True
         prefix = read_prefix(fd, str(path))
-    assert (life_state(prefix), life_notes(prefix)) == (LifeState.READY, {"quit_by_save": True})
+    assert life_state(prefix) is LifeState.READY
+    assert life_notes(prefix) == {**NOTES, "quit_by_save": True}
 
 
 def test_annotating_an_image_without_room_says_so(tmp_path):
