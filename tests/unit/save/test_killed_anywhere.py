@@ -251,11 +251,18 @@ def test_when_its_guest_was_started_anew_the_next_save_ends_clean(each_kill):
 
 
 @pytest.mark.full
-def test_when_somebody_removed_its_file_the_next_save_ends_clean(each_kill):
+def test_when_somebody_removed_its_file_the_next_save_ends_clean_or_asks(each_kill):
     def remove(killed):
         hidden = killed.store / f".{NAME}.partial"
-        if killed.alive:
-            hidden.unlink(missing_ok=True)
+        if not killed.alive:
+            return
+        there = hidden.exists()
+        hidden.unlink(missing_ok=True)
+        try:
+            killed.end_clean()
+        except Refused as exc:
+            assert there and "must not run twice" in exc.message
+            killed.guest.qemu.run_state = "running"  # the operator continues it
             killed.end_clean()
 
     assert each_kill(SAVE, remove) == {}
