@@ -287,7 +287,7 @@ def _kill_and_wait(pid: int) -> None:
 def _child(program: str) -> int:
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
-            name, _, rest = entry.read_text().partition("(")[2].rpartition(")")
+            name, _closing, rest = entry.read_text().partition("(")[2].rpartition(")")
         except OSError:
             continue
         if name == program and int(rest.split()[1]) == os.getpid():
