@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._errors import ImageInvalid, NotASaveImage, Refused
 from ._qemu._process import ProcessIdentity
@@ -103,6 +103,12 @@ def describe(fd: int, path: str) -> SavedImage:
     if state is not LifeState.PARTIAL:
         head = read_stream_head(fd, path, header.data_offset_bytes, prefix.file_bytes)
     return _described(path, prefix, state, head)
+
+
+def described_again(fd: int, saved: SavedImage) -> SavedImage:
+    """The image after its life went on; what decoding it has shown is kept."""
+    fresh = describe(fd, saved.path)
+    return replace(fresh, machine_type=saved.machine_type, ram_blocks=saved.ram_blocks)
 
 
 def _described(

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from .._errors import Refused, VmfleetError
 from .._failure import facts_of, words_of
-from .._image_record import SavedImage, describe, ram_sizes
+from .._image_record import describe, described_again, ram_sizes
 from .._pipeline import decode_head
 from .._qemu._argv import incoming_argv
 from .._qemu._deadline import Deadline
@@ -35,7 +35,7 @@ from .._qemu._monitor import Monitor, NoListener
 from .._qemu._process import find_with, runs_with
 from .._saveimage._compressors import compressor_of
 from .._saveimage._lock import lock_image
-from .._saveimage._publish import partial_path
+from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
 from .._uninterrupted import finished_first, uninterrupted
 from ._load import (
@@ -71,22 +71,12 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
     Raises `Refused` before anything was loaded and `RestoreFailed` afterwards; `ImageInvalid` and
     `ImageLocked` come from reading the image.
     """
-    _look_for_unfinished(request.path)
+    refuse_unfinished(request.path)
     fd = lock_image(request.path, write=not check_mode)
     try:
         return await _Restore(request, fd, check_mode=check_mode).execute()
     finally:
         os.close(fd)
-
-
-def _look_for_unfinished(path: str) -> None:
-    hidden = partial_path(path)
-    if os.path.lexists(hidden):
-        raise Refused(
-            f"{hidden} is there: a save to {path} is under way, or was begun by a run that died. "
-            "Run that save again: it finishes or undoes what was begun.",
-            path=path,
-        )
 
 
 class _Restore:
@@ -205,7 +195,7 @@ class _Restore:
                 return await self._use_another(monitor)
             guest = left
             if recovery.recovers is not None:
-                self._image = self._session.image = self._described_again()
+                self._image = self._session.image = described_again(self._session.fd, self._image)
         if guest.run_state != WAITING:
             return await self._use_live(monitor, guest)
         if self._request.argv is not None and not ours:
@@ -229,12 +219,6 @@ class _Restore:
             return await self._use(monitor)
         finally:
             await monitor.close()
-
-    def _described_again(self) -> SavedImage:
-        fresh = describe(self._session.fd, self._image.path)
-        return replace(
-            fresh, machine_type=self._image.machine_type, ram_blocks=self._image.ram_blocks
-        )
 
     async def _run(self, monitor: Monitor, guest: Guest) -> None:
         await run_guest(self._session, monitor, guest)

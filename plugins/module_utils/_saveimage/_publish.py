@@ -24,6 +24,18 @@ def partial_path(target: str) -> str:
     return os.path.join(directory, f".{name}.partial")
 
 
+def refuse_unfinished(target: str) -> None:
+    """Raise `Refused` when a save to ``target`` is under way, or was begun and not finished: what
+    is at ``target`` is older then."""
+    hidden = partial_path(target)
+    if os.path.lexists(hidden):
+        raise Refused(
+            f"{hidden} is there: a save to {target} is under way, or was begun by a run that died. "
+            "Run that save again: it finishes or undoes what was begun.",
+            path=target,
+        )
+
+
 def target_of(path: str) -> str:
     """The inverse of `partial_path`."""
     directory, name = os.path.split(path)
