@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore, do_save, image_info
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import Row
+from ansible_collections.vmfleet.suspend.tests.support.kinds import needs_program
 from ansible_collections.vmfleet.suspend.tests.support.scene import ENDED, Scene, look_around
 from ansible_collections.vmfleet.suspend.tests.support.stricken import QEMU, Blow, run_stricken
 
@@ -226,8 +226,7 @@ def test_after_a_save_through_a_pipe_was_killed_the_next_run_ends_clean(
     guest, store, kill_table, case
 ):
     path, program = store / "guest.save", case.kind["image_format"]
-    if program != "raw" and shutil.which(program) is None:
-        pytest.skip(f"needs the program {program}")
+    needs_program(program)
     if not case.was_running:
         guest.execute("stop")
     assert strike(guest, store, case.blow, **case.kind, **case.first).killed

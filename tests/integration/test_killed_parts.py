@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._verify
 )
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore, do_save, look
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import Row
+from ansible_collections.vmfleet.suspend.tests.support.kinds import needs_program
 from ansible_collections.vmfleet.suspend.tests.support.scene import ENDED, Scene, look_around
 from ansible_collections.vmfleet.suspend.tests.support.stricken import (
     FSYNC,
@@ -117,8 +117,7 @@ def check(guest, store, kill_table, case, next_store=None):
 def test_a_compressor_that_is_killed_ends_the_save_and_the_guest_goes_on(
     guest, store, kill_table, program
 ):
-    if shutil.which(program) is None:
-        pytest.skip(f"needs the program {program}")
+    needs_program(program)
     case = Case(
         f"{program} is killed while QEMU writes",
         replace(WRITING, victim=program),
@@ -174,8 +173,7 @@ def test_a_full_store_gives_its_space_back_and_the_guest_goes_on(
 def test_a_store_that_is_full_only_when_qemu_has_written_everything_ends_the_save_too(
     guest, small_store, store, kill_table
 ):
-    if shutil.which("xz") is None:
-        pytest.skip("needs the program xz")
+    needs_program("xz")
     # It compresses blocks of 12 MiB: QEMU's 17 MiB are in its memory before it writes a byte.
     what, xz = "the store is full after QEMU has written (xz)", {"image_format": "xz"}
     case = Case(what, None, AS_BEFORE, FULL, first=xz)

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused, VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor import Monitor
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _leftover
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._undo import SaveFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
@@ -315,3 +318,50 @@ def test_a_stream_that_cannot_be_compared_is_written_anew(guest, store, image_fo
     result = do_save(guest.qmp_socket, store / "guest.save", image_format=image_format)
     assert result["plan"]["recovers"]["remedy"] == "undo"
     assert comes_back(guest, store / "guest.save")
+
+
+def test_a_signal_while_a_dead_run_is_undone_ends_the_run_there(guest, store):
+    """And no new save follows that nobody could stop any more."""
+    die(guest, store / "guest.save", STOPPED)
+    execute = Monitor.execute
+
+    async def interrupt_at_cont(self, command, *arguments, **named):
+        if command == "cont":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return await execute(self, command, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, "execute", interrupt_at_cont)
+        with pytest.raises(VmfleetError, match=r"SIGTERM|signal"):
+            do_save(guest.qmp_socket, store / "guest.save", signals=True)
+    assert look_around(guest, store) == Scene("running", "none")
+
+
+def test_an_unfinished_file_of_another_host_is_not_taken_for_a_dead_ones(guest, store, monkeypatch):
+    die(guest, store / "guest.save", WRITTEN)
+    guest.kill()
+    monkeypatch.setattr(_leftover, "host_id", lambda: "another host of the same store")
+    with pytest.raises(Refused):
+        do_save(guest.qmp_socket, store / "guest.save")
+    assert os.listdir(store) == [".guest.save.partial"]
+
+
+def test_a_guest_that_was_paused_before_and_continued_by_hand_is_no_failure(guest, store):
+    guest.execute("stop")
+    die(guest, store / "guest.save", WRITTEN)
+    guest.execute("cont")
+    do_save(guest.qmp_socket, store / "guest.save")
+    assert comes_back(guest, store / "guest.save")
+
+
+def test_a_guest_whose_restore_died_and_that_was_continued_by_hand_can_be_saved(guest, store):
+    path = store / "guest.save"
+    do_save(guest.qmp_socket, path)
+    guest.start(incoming=True)
+    where = {"path": str(path), "qmp_socket": guest.qmp_socket}
+    loaded = Blow("_restore._load.note_loaded", before=True)
+    assert run_stricken("restore", where, loaded).killed
+    guest.execute("cont")
+    result = do_save(guest.qmp_socket, path)
+    assert result["plan"]["recovers"]["remedy"] == "tidy"
+    assert comes_back(guest, path)

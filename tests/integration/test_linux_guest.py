@@ -12,14 +12,10 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
-import typing as t
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._compressors import (
-    compressor_of,
-)
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
@@ -27,22 +23,13 @@ from ansible_collections.vmfleet.suspend.tests.support.drive import (
     leftovers,
 )
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING
+from ansible_collections.vmfleet.suspend.tests.support.kinds import KINDS, needs_program
 from ansible_collections.vmfleet.suspend.tests.support.linux_guest import RANDOM_MIB, LinuxGuest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LINUX_FILES = CHECKOUT / ".build" / "linux-guest"
 CANNOT_BE_HAD = 3
 
-KINDS: dict[str, dict[str, t.Any]] = {
-    "v3": {"image_version": 3},
-    "v2-sparse": {"image_format": "sparse"},
-    "v2-raw": {"image_format": "raw"},
-    "v2-gzip": {"image_format": "gzip"},
-    "v2-bzip2": {"image_format": "bzip2"},
-    "v2-xz": {"image_format": "xz"},
-    "v2-lzop": {"image_format": "lzop"},
-    "v2-zstd": {"image_format": "zstd"},
-}
 REPRESENTATIVE = {("v3", True), ("v2-sparse", False), ("v2-gzip", True)}
 
 
@@ -55,6 +42,7 @@ def linux_files():
         [CHECKOUT / "tools" / "linux_guest.sh"], capture_output=True, text=True, check=False
     )
     if fetched.returncode == CANNOT_BE_HAD:
+        # No apt to fetch from: says what is missing. A download that fails is a failure, below.
         pytest.skip(fetched.stderr.strip())
     if fetched.returncode != 0:
         pytest.fail(fetched.stderr)
@@ -101,15 +89,9 @@ def cells():
     return found
 
 
-def needs_program(kind):
-    compressor = compressor_of(KINDS[kind].get("image_format", "raw"))
-    if compressor is not None and shutil.which(compressor.program) is None:
-        pytest.skip(f"needs the program {compressor.program}: install {compressor.package}")
-
-
 @pytest.mark.parametrize(("kind", "bypass_cache"), cells())
 def test_a_linux_comes_back_with_the_same_data_and_goes_on(linux_guest, path, kind, bypass_cache):
-    needs_program(kind)
+    needs_program(KINDS[kind].get("image_format", "raw"))
     guest = linux_guest
     checksum = guest.wait_filled()
 

@@ -10,14 +10,9 @@ differ in kind; `make test-full` runs all of them.
 from __future__ import annotations
 
 import itertools
-import shutil
-import typing as t
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._compressors import (
-    compressor_of,
-)
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
@@ -25,17 +20,8 @@ from ansible_collections.vmfleet.suspend.tests.support.drive import (
     leftovers,
     look,
 )
+from ansible_collections.vmfleet.suspend.tests.support.kinds import KINDS, needs_program
 
-KINDS: dict[str, dict[str, t.Any]] = {
-    "v3": {"image_version": 3},
-    "v2-sparse": {"image_format": "sparse"},
-    "v2-raw": {"image_format": "raw"},
-    "v2-gzip": {"image_format": "gzip"},
-    "v2-bzip2": {"image_format": "bzip2"},
-    "v2-xz": {"image_format": "xz"},
-    "v2-lzop": {"image_format": "lzop"},
-    "v2-zstd": {"image_format": "zstd"},
-}
 MAPPED_KINDS = ("v3", "v2-sparse")
 SEQUENTIAL_KINDS = tuple(kind for kind in KINDS if kind not in MAPPED_KINDS)
 STATES = ("stopped", "paused", "running")
@@ -65,17 +51,11 @@ def cells():
     return found
 
 
-def needs_program(kind):
-    compressor = compressor_of(KINDS[kind].get("image_format", "raw"))
-    if compressor is not None and shutil.which(compressor.program) is None:
-        pytest.skip(f"needs the program {compressor.program}: install {compressor.package}")
-
-
 @pytest.mark.parametrize(("kind", "channels", "bypass_cache", "guest_state"), cells())
 def test_a_saved_guest_comes_back_with_the_same_memory(
     tiny_guest, store, kind, channels, bypass_cache, guest_state
 ):
-    needs_program(kind)
+    needs_program(KINDS[kind].get("image_format", "raw"))
     guest = tiny_guest()
     guest.start()
     guest.wait_passes(1)
