@@ -2,56 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the collection: no stable interface.
-"""The command line of a QEMU, rewritten so that it waits for a stream.
-
-Words are read as QEMU reads them: one or two dashes, and every option takes the next word as its
-value unless it is one of the flags (QEMU qemu-options.hx, system/vl.c of 10.0).
-"""
+"""The command line of a QEMU, rewritten so that it waits for a stream."""
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 from .._errors import Refused
-
-# Options without a value, of QEMU 8.2 to 10.0. Whatever else starts with a dash takes one word.
-FLAGS = frozenset(
-    {
-        "S",
-        "async-teardown",
-        "daemonize",
-        "enable-kvm",
-        "enable-sync-profile",
-        "full-screen",
-        "h",
-        "help",
-        "jitdump",
-        "mem-prealloc",
-        "no-acpi",
-        "no-fd-bootchk",
-        "no-hpet",
-        "no-reboot",
-        "no-shutdown",
-        "no-user-config",
-        "nodefaults",
-        "nographic",
-        "old-param",
-        "one-insn-per-tb",
-        "only-migratable",
-        "perfmap",
-        "preconfig",
-        "s",
-        "semihosting",
-        "singlestep",
-        "snapshot",
-        "usb",
-        "version",
-        "win2k-hack",
-        "xen-attach",
-        "xen-domid-restrict",
-    }
-)
+from ._command_line import TRUE_WORDS, Option, keys_of, options_of
 
 _DROPPED: t.Mapping[str, str] = {
     "daemonize": "the process must stay the one that was started",
@@ -59,15 +17,6 @@ _DROPPED: t.Mapping[str, str] = {
     "S": "given once, at the end",
     "loadvm": "the guest's state comes from the image",
 }
-_TRUE_WORDS = ("on", "yes", "true", "y")
-
-
-class _Option(t.NamedTuple):
-    """Consecutive words of the command line. ``name`` is None for a word without a dash."""
-
-    name: str | None
-    value: str | None
-    words: tuple[str, ...]
 
 
 def incoming_argv(argv: t.Sequence[str], qmp_socket: str) -> tuple[list[str], tuple[str, ...]]:
@@ -78,9 +27,9 @@ def incoming_argv(argv: t.Sequence[str], qmp_socket: str) -> tuple[list[str], tu
     """
     if not argv or not argv[0]:
         raise Refused("argv is empty: its first word must be the QEMU program.")
-    kept: list[_Option] = []
+    kept: list[Option] = []
     changes: list[str] = []
-    for option in _options(argv[1:]):
+    for option in options_of(argv[1:]):
         if option.name == "preconfig":
             raise Refused(
                 "argv has -preconfig: such a QEMU waits for its configuration before there is a "
@@ -100,25 +49,7 @@ def incoming_argv(argv: t.Sequence[str], qmp_socket: str) -> tuple[list[str], tu
     return words, tuple(changes)
 
 
-def _options(words: t.Sequence[str]) -> t.Iterator[_Option]:
-    at = 0
-    while at < len(words):
-        word = words[at]
-        name = _option_name(word)
-        takes_value = name is not None and name not in FLAGS and at + 1 < len(words)
-        value = words[at + 1] if takes_value else None
-        end = at + 2 if takes_value else at + 1
-        yield _Option(name, value, tuple(words[at:end]))
-        at = end
-
-
-def _option_name(word: str) -> str | None:
-    if not word.startswith("-"):
-        return None
-    return word[2:] if word.startswith("--") else word[1:]
-
-
-def _has_monitor(options: t.Sequence[_Option], qmp_socket: str) -> bool:
+def _has_monitor(options: t.Sequence[Option], qmp_socket: str) -> bool:
     """Whether a QMP monitor listens on ``qmp_socket``. Raises `Refused` when the socket is used
     for something else, which would take the place of the monitor."""
     found = False
@@ -130,7 +61,7 @@ def _has_monitor(options: t.Sequence[_Option], qmp_socket: str) -> bool:
         is_qmp = option.name in ("qmp", "qmp-pretty") or (
             option.name == "chardev" and keys.get("id") in control_ids
         )
-        if not is_qmp or keys.get("server") not in _TRUE_WORDS:
+        if not is_qmp or keys.get("server") not in TRUE_WORDS:
             raise Refused(
                 f"argv uses {qmp_socket} for something other than a QMP monitor that listens "
                 f"({' '.join(option.words)}). Give qmp_socket another path, or write "
@@ -140,42 +71,24 @@ def _has_monitor(options: t.Sequence[_Option], qmp_socket: str) -> bool:
     return found
 
 
-def _control_chardev_ids(options: t.Iterable[_Option]) -> set[str]:
+def _control_chardev_ids(options: t.Iterable[Option]) -> set[str]:
     monitors = [
-        _keys(option.value, "chardev")
+        keys_of(option.value, "chardev")
         for option in options
         if option.name == "mon" and option.value
     ]
     return {keys["chardev"] for keys in monitors if keys.get("mode") == "control"}
 
 
-def _socket_keys(option: _Option) -> dict[str, str] | None:
+def _socket_keys(option: Option) -> dict[str, str] | None:
     """Keys of a UNIX socket given as ``-chardev socket,path=...`` or as ``-qmp unix:PATH,...``."""
     if option.value is None:
         return None
     if option.name == "chardev":
-        keys = _keys(option.value, "backend")
+        keys = keys_of(option.value, "backend")
         return keys if keys.get("backend") == "socket" else None
     if option.name in ("qmp", "qmp-pretty", "monitor", "serial") and option.value.startswith(
         "unix:"
     ):
-        return _keys(option.value[len("unix:") :], "path")
+        return keys_of(option.value[len("unix:") :], "path")
     return None
-
-
-def _keys(text: str, implied: str) -> dict[str, str]:
-    """Read ``value,key=value,flag``: commas doubled inside values, the first key implied, a bare
-    word is on and one with ``no`` in front is off (QEMU util/qemu-option.c)."""
-    keys: dict[str, str] = {}
-    parts = [part.replace(",,", ",") for part in re.findall(r"(?:,,|[^,])+", text)]
-    for index, part in enumerate(parts):
-        key, equals, value = part.partition("=")
-        if index == 0 and (not equals or implied == "path"):
-            keys[implied] = part
-        elif equals:
-            keys[key] = value
-        elif part.startswith("no"):
-            keys[part[2:]] = "off"
-        else:
-            keys[part] = "on"
-    return keys

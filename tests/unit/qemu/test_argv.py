@@ -12,10 +12,8 @@ import subprocess
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._argv import (
-    FLAGS,
-    incoming_argv,
-)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._argv import incoming_argv
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._command_line import FLAGS
 
 SOCKET = "/run/vm/qmp"
 QEMU = "qemu-system-x86_64"
