@@ -5,8 +5,8 @@
 #
 # Fetch what the Linux guest of the integration tests boots, Debian's kernel and a static busybox,
 # into .build/linux-guest. Nothing is installed, and root is not needed. What was fetched stays
-# until `make clean`; its file `packages` names the versions. Exit status: 3 where this machine
-# cannot have them, 1 where fetching them failed.
+# until `make clean`, or until another layout is wanted; its file `packages` names the layout and
+# the versions. Exit status: 3 where this machine cannot have them, 1 where fetching them failed.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,10 +15,16 @@ umask 022
 . tools/setup/say.sh
 
 readonly DIRECTORY=.build/linux-guest
+# The first line of `packages`. Whoever changes what lies in the directory changes it too.
+readonly LAYOUT="layout 2: vmlinuz, busybox, modules"
 readonly CANNOT_BE_HAD=3
-# The first that apt knows. The cloud kernel is a third as large, and all that is needed is built in.
+# The first that apt knows; the cloud kernel is a third as large.
 readonly KERNELS="linux-image-cloud-amd64 linux-image-amd64"
 readonly BUSYBOX=busybox-static
+# What a disk with ext4 needs, each after those that it depends on. Which of them a kernel has built
+# in differs: Linux 6.1's cloud kernel has ext4, 6.12's also virtio, 6.1's ordinary kernel neither.
+readonly MODULES="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk
+    crc32c_generic crc16 mbcache jbd2 ext4"
 
 # apt's own words, shown only when it fails in the end.
 readonly LOG=$PWD/.build/linux-guest.log
@@ -29,7 +35,7 @@ apt_options=(-o APT::Sandbox::User=root)
 readonly OWN_LISTS=(-o Dir::State::Lists="$PWD/.build/apt/lists" -o Dir::Cache="$PWD/.build/apt/cache")
 
 main() {
-    [ ! -e "$DIRECTORY/packages" ] || return 0
+    ! is_there || return 0
     if ! command -v apt-get >/dev/null; then
         say "A Linux guest needs Debian's packages of a kernel and of $BUSYBOX: there is no apt here." >&2
         exit "$CANNOT_BE_HAD"
@@ -37,14 +43,21 @@ main() {
     mkdir -p .build
     exec 9>.build/linux-guest.lock
     flock 9
-    [ ! -e "$DIRECTORY/packages" ] || return 0
+    ! is_there || return 0
 
-    rm -rf "$DIRECTORY" "$DIRECTORY.new"
+    rm -rf "$DIRECTORY.new"
     mkdir "$DIRECTORY.new"
     say "Fetching a Linux kernel and $BUSYBOX (about 30 MB) into $DIRECTORY; nothing is installed."
     download "$DIRECTORY.new" 2>"$LOG" || download_with_own_lists "$DIRECTORY.new"
     unpack "$DIRECTORY.new"
+    rm -rf "$DIRECTORY" # of another layout, or left by a run that was killed
     mv "$DIRECTORY.new" "$DIRECTORY"
+}
+
+is_there() {
+    local layout=""
+    [ ! -e "$DIRECTORY/packages" ] || read -r layout <"$DIRECTORY/packages"
+    [ "$layout" = "$LAYOUT" ]
 }
 
 # Fails also where apt's lists do not know the packages, or know versions that are gone.
@@ -76,17 +89,35 @@ download_with_own_lists() { # DIRECTORY
         refuse "The packages of the Linux guest could not be downloaded. apt's words:" "$(tail -n 20 "$LOG")"
 }
 
-# The two programs, and only they, are kept.
+# The two programs and the modules, and only they, are kept.
 unpack() { # DIRECTORY
     local package
+    say "$LAYOUT" >"$1/names"
     for package in "$1"/*.deb; do
         dpkg-deb -x "$package" "$1/root"
         dpkg-deb -W "$package" >>"$1/names"
     done
     mv "$1"/root/boot/vmlinuz-* "$1/vmlinuz"
     mv "$(find "$1/root" -path '*/bin/busybox' -type f)" "$1/" # in usr/bin since Debian 13
+    keep_modules "$1"
     rm -r "$1/root" "$1"/*.deb
     mv "$1/names" "$1/packages"
+}
+
+# Their names begin with numbers: the order to load them in.
+keep_modules() { # DIRECTORY
+    local name file kept number=10
+    mkdir "$1/modules"
+    for name in $MODULES; do
+        number=$((number + 1))
+        file=$(find "$1/root" -name "$name.ko" -o -name "$name.ko.xz")
+        [ -n "$file" ] || continue # built in
+        kept=$1/modules/$number-$name.ko
+        case $file in
+            *.xz) "$1/busybox" xzcat "$file" >"$kept" ;; # the host may have no xz
+            *) mv "$file" "$kept" ;;
+        esac
+    done
 }
 
 main

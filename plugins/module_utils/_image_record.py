@@ -12,7 +12,10 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from ._errors import ImageInvalid, NotASaveImage, Refused
+from ._qemu._description import Description, Hardware
+from ._qemu._fingerprint import Fingerprint
 from ._qemu._process import ProcessIdentity
+from ._qemu._surroundings import Surroundings
 from ._saveimage._domain_xml import identity
 from ._saveimage._life import LifeState, life_notes, life_state
 from ._saveimage._prefix import Prefix, read_prefix
@@ -44,7 +47,10 @@ class SavedImage:
     ``all_ram_names``: every block that the guest had, migrated or not, empty when not recorded.
     ``loaded_into``: the QEMU that a restore put it in. ``quit_by_save``: the save was about to end
     its QEMU; ``meant_to_quit``: it was asked to. ``continued``: the vCPUs were seen to run after a
-    restore.
+    restore. ``host``: the host it was saved on; ``launch``: how its QEMU was run there, under
+    ``systemd_unit`` if the save was told so; ``disks``: its disks' files, as they were in the boot
+    ``disks_boot_id``. All None, or empty, without our record. ``spent_by``: which save marked it
+    spent.
     """
 
     path: str
@@ -66,6 +72,19 @@ class SavedImage:
     quit_by_save: bool
     meant_to_quit: bool
     continued: bool
+    host: str | None = None
+    hardware: Hardware | None = None
+    launch: Surroundings | None = None
+    systemd_unit: str | None = None
+    disks: tuple[Fingerprint, ...] = ()
+    disks_boot_id: str | None = None
+    spent_by: str | None = None
+
+    @property
+    def description(self) -> Description:
+        """What the guest is made of, to be compared with a QEMU."""
+        other_ram = self.all_ram_names - {name for name, _length in self.ram_blocks}
+        return Description(self.machine_type, self.uuid, self.ram_blocks, other_ram, self.hardware)
 
     def identity(self) -> dict[str, t.Any]:
         """The part that diff shows: no sizes, no times."""
@@ -83,6 +102,22 @@ def _recorded_ram_names(record: t.Mapping[str, t.Any]) -> frozenset[str]:
     if not isinstance(blocks, list):
         return frozenset()
     return frozenset(str(block.get("name")) for block in blocks if isinstance(block, dict))
+
+
+def _section(record: t.Mapping[str, t.Any], key: str) -> dict[str, t.Any]:
+    section = record.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _word(section: t.Mapping[str, t.Any], key: str) -> str | None:
+    value = section.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _recorded_disks(section: t.Mapping[str, t.Any]) -> tuple[Fingerprint, ...]:
+    files = section.get("files")
+    disks = map(Fingerprint.from_dict, files if isinstance(files, list) else [])
+    return tuple(disk for disk in disks if disk is not None)
 
 
 def ram_sizes(head: StreamHead) -> tuple[tuple[str, int], ...]:
@@ -119,8 +154,7 @@ def _described(
 ) -> SavedImage:
     header = prefix.header
     record = prefix.record or {}
-    source = record.get("source")
-    source = source if isinstance(source, dict) else {}
+    source, disks = _section(record, "source"), _section(record, "disks")
     notes = life_notes(prefix)
     xml_name, xml_uuid = identity(prefix.xml) or (None, None)
     return SavedImage(
@@ -143,6 +177,13 @@ def _described(
         quit_by_save=notes.get(QUIT_BY_SAVE) is True,
         continued=notes.get(CONTINUED) is True,
         meant_to_quit=record.get("guest_state") == "stopped",
+        host=_word(_section(record, "saved_by"), "host"),
+        hardware=Hardware.from_dict(record.get("hardware")),
+        launch=Surroundings.from_dict(record.get("launch")),
+        systemd_unit=_word(record, "systemd_unit"),
+        disks=_recorded_disks(disks),
+        disks_boot_id=_word(disks, "boot_id"),
+        spent_by=_word(notes, SPENT_BY),
     )
 
 

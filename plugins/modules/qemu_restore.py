@@ -12,9 +12,12 @@ version_added: 1.0.0
 description:
   - Loads a save image into a QEMU that waits with C(-incoming defer), or into one that this module
     starts, and lets the guest run as it ran when it was saved.
-  - Before anything is loaded, the image is walked and compared with the waiting QEMU, machine type,
-    UUID and every RAM block, because QEMU itself would accept some differences and corrupt the
-    guest.
+  - An image of M(vmfleet.suspend.qemu_save) carries how its QEMU was run, so that O(path) alone
+    brings a guest back on the host that it was saved on. See the notes on what is trusted.
+  - Whatever would corrupt the guest or its disks is refused before anything is loaded. Its old QEMU
+    must be gone and its sockets, ports and pidfile free. Its disks must be as they were. Machine
+    type, UUID, vCPUs, devices, block chains and RAM blocks of the waiting QEMU must be those of the
+    guest, because QEMU itself would accept some differences.
   - The image is marked spent before the first instruction runs. A spent image is refused by this
     collection and by C(virsh), since its guest's disks have moved on.
   - Where an earlier run died on the way, this one finds what it left in QEMU, and finishes or
@@ -34,17 +37,52 @@ options:
     type: path
     required: true
   qmp_socket:
-    description: Where a QEMU waits, or where the one started from O(argv) will listen.
+    description:
+      - Where a QEMU waits, or where the one that is started will listen.
+      - Left out, the monitor that the guest was saved from.
     type: path
-    required: true
   argv:
     description:
-      - The QEMU to start, program and arguments as a list, never run through a shell.
-      - C(-incoming defer -S) is added, C(-daemonize) and an C(-incoming) or C(-S) of its own are
-        dropped, and C(-qmp) is added where no monitor listens on O(qmp_socket).
-      - Devices, RAM and machine type must be those of the saved guest.
+      - The QEMU to start, program and arguments as a list, never run through a shell. It runs as
+        the user of this module.
+      - Left out, and where no QEMU waits on O(qmp_socket), the recorded command line is run again
+        as it was run, with its user, groups, directory, limits, umask and environment.
+      - C(-incoming defer -S) is added; C(-daemonize), C(-loadvm) and an C(-incoming) or C(-S) of
+        its own are dropped; C(-qmp) is added where no monitor listens on O(qmp_socket). A recorded
+        command line also gets its machine type pinned, and sockets that would block get
+        C(wait=off). RV(actions) names each change.
+      - Needed where the recorded command line cannot be used again, because QEMU was handed open
+        file descriptors by another program.
+      - Devices, RAM, disks and machine type must be those of the saved guest.
     type: list
     elements: str
+  trust_recorded_argv:
+    description:
+      - Run a recorded command line even though somebody else could have written it, because the
+        image or a directory on the way to it does not belong to root or to the user of this module,
+        or others may write there.
+    type: bool
+    default: false
+  systemd_unit:
+    description:
+      - The systemd unit that runs the guest. It is started with the waiting QEMU in place of its
+        own C(ExecStart=), and is as before once the guest is loaded.
+      - Left out, the unit that M(vmfleet.suspend.qemu_save) was told, if any.
+    type: str
+  reset_shared_memory:
+    description:
+      - Empty the files behind the guest's RAM (C(memory-backend-file), C(-mem-path)) before the
+        load. Where they hold data of an earlier run, the restore is refused without this.
+      - Refused while another process has such a file open.
+    type: bool
+    default: false
+  rehearse:
+    description:
+      - Load the image into a throw-away QEMU, with temporary overlays instead of its disks, without
+        a network, without ever running its vCPUs, and end it. Proves that this host's QEMU takes
+        the image. Image, disks and guest stay as they are; nothing is reported as changed.
+    type: bool
+    default: false
   run_state:
     description:
       - Whether the guest runs afterwards. V(as_saved) lets it run if it ran when it was saved.
@@ -58,14 +96,26 @@ options:
       - Refusals to override, by name.
       - V(spent) restores an image whose guest has run since. It corrupts the guest's disks unless
         they were rolled back to the moment of the save as well.
+      - V(changed_disks) restores although files or devices behind the disks, or the block chains,
+        are not as they were. It corrupts the guest's disks unless their content is the same, as
+        that of a faithful copy.
+      - V(other_machine) restores an image that was saved on another host, where nobody can see from
+        here whether its QEMU still runs. Two running copies corrupt the disks that they share.
     type: list
     elements: str
-    choices: [spent]
+    choices: [changed_disks, other_machine, spent]
     default: []
   remove_image:
     description: Remove the image once the guest runs.
     type: bool
     default: false
+notes:
+  - An image's recorded command line is code. It is run only if the image and every directory on the
+    way to it belong to root or to the user of this module and nobody else may write there (a sticky
+    directory is fine for entries that belong so); else set O(trust_recorded_argv). It runs with the
+    credentials that QEMU had, never as root if the guest was not.
+  - C(virsh save-image-define) wipes the record; such an image needs O(argv) or a waiting QEMU.
+  - Passwords in a command line never appear in results, logs or diffs.
 seealso:
   - module: vmfleet.suspend.qemu_save
   - module: vmfleet.suspend.qemu_saveimage_info
@@ -74,6 +124,15 @@ author:
 """
 
 EXAMPLES = r"""
+- name: Bring a guest back on the host that it was saved on
+  vmfleet.suspend.qemu_restore:
+    path: /var/lib/vmfleet/images/web01.save
+
+- name: Prove that this host's QEMU would take it
+  vmfleet.suspend.qemu_restore:
+    path: /var/lib/vmfleet/images/web01.save
+    rehearse: true
+
 - name: Restore into a QEMU that waits on its monitor
   vmfleet.suspend.qemu_restore:
     path: /var/lib/vmfleet/images/web01.save
@@ -99,7 +158,6 @@ EXAMPLES = r"""
 - name: See whether the image could be restored, without starting anything
   vmfleet.suspend.qemu_restore:
     path: /var/lib/vmfleet/images/web01.save
-    qmp_socket: /run/qemu/web01.qmp
   check_mode: true
 """
 
@@ -231,8 +289,39 @@ plan:
     parallel_channels: 4
     run_afterwards: true
     start_qemu: true
+    launch: recorded
+    checks:
+      source_gone: "yes"
+      disks_unchanged: "yes"
+      recorded_argv_trusted: "yes"
+      program_runs: "yes"
+      addresses_free: "yes"
+      servers_answer: "yes"
+      memory_empty: "yes"
+    same_guest: "yes"
     recovers: null
   contains:
+    launch:
+      description:
+        - Whose command line a QEMU is started with, V(recorded) or V(given); null where one waits.
+      type: str
+      returned: always
+    checks:
+      description:
+        - What image and host alone can tell. V(yes), V(allowed) (it is not so, and an option
+          accepted that), or V(unknown) (not recorded, or seen from another host). A check that
+          fails refuses the restore.
+        - C(source_gone) is whether the QEMU that the guest was saved from has ended,
+          C(disks_unchanged) whether its disks are as they were. The others are asked where a QEMU
+          is to be started; C(addresses_free) is about sockets, ports and pidfile, C(servers_answer)
+          about the sockets that it is a client of, C(memory_empty) about files behind its RAM.
+      type: dict
+      returned: always
+    same_guest:
+      description:
+        - V(yes) once the waiting QEMU was compared with the guest, V(unknown) before.
+      type: str
+      returned: always
     recovers:
       description:
         - What a restore that died left in QEMU, and what is done about it first; null when there is
@@ -263,6 +352,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     require_timeout,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._secrets import secrets_in
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
     RestoreRequest,
 )
@@ -274,10 +364,19 @@ def argument_spec() -> dict[str, t.Any]:
     return dict(
         TRANSFER_ARGUMENTS,
         path=dict(type="path", required=True),
-        qmp_socket=dict(type="path", required=True),
+        qmp_socket=dict(type="path"),
         argv=dict(type="list", elements="str"),
+        trust_recorded_argv=dict(type="bool", default=False),
+        systemd_unit=dict(type="str"),
+        reset_shared_memory=dict(type="bool", default=False),
+        rehearse=dict(type="bool", default=False),
         run_state=dict(type="str", choices=["as_saved", "running", "paused"], default="as_saved"),
-        allow=dict(type="list", elements="str", choices=["spent"], default=[]),
+        allow=dict(
+            type="list",
+            elements="str",
+            choices=["changed_disks", "other_machine", "spent"],
+            default=[],
+        ),
         remove_image=dict(type="bool", default=False),
     )
 
@@ -295,12 +394,18 @@ def request_from(params: t.Mapping[str, t.Any]) -> RestoreRequest:
         run_state=params["run_state"],
         allow=frozenset(params["allow"]),
         remove_image=params["remove_image"],
+        rehearse=params["rehearse"],
+        trust_recorded_argv=params["trust_recorded_argv"],
+        reset_shared_memory=params["reset_shared_memory"],
+        systemd_unit=params["systemd_unit"],
         timeout_seconds=params["timeout"],
     )
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    # argv may hold passwords: it is kept out of the host's log, and they out of what is returned.
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, no_log=True)
+    module.no_log_values.update(secrets_in(module.params["argv"] or ()))
     require_qmp(module)
     try:
         outcome = asyncio.run(

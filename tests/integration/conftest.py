@@ -16,8 +16,10 @@ import pytest
 
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING, TinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import KillTable
+from ansible_collections.vmfleet.suspend.tests.support.linux_guest import LinuxFiles
 
 SMALL_STORE_BYTES = 4 << 20
+LINUX_CANNOT_BE_HAD = 3  # what tools/linux_guest.sh ends with then
 
 
 @pytest.fixture
@@ -34,6 +36,23 @@ def tiny_guest(tmp_path: Path) -> Iterator[Callable[..., TinyGuest]]:
     yield make
     for guest in guests:
         guest.close()
+
+
+@pytest.fixture(scope="session")
+def linux_files(request: pytest.FixtureRequest) -> LinuxFiles:
+    """What a Linux guest is made of; fetched once per checkout."""
+    if shutil.which(QEMU) is None:
+        pytest.fail(QEMU_MISSING)
+    checkout = request.config.rootpath
+    fetched = subprocess.run(
+        [checkout / "tools" / "linux_guest.sh"], capture_output=True, text=True, check=False
+    )
+    if fetched.returncode == LINUX_CANNOT_BE_HAD:
+        # No apt to fetch from: says what is missing. A download that fails is a failure, below.
+        pytest.skip(fetched.stderr.strip())
+    if fetched.returncode != 0:
+        pytest.fail(fetched.stderr)
+    return LinuxFiles.of(checkout / ".build" / "linux-guest")
 
 
 @pytest.fixture(scope="session")

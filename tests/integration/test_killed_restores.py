@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu import _launch
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import RestoreFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore, do_save, look
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import Row
 from ansible_collections.vmfleet.suspend.tests.support.scene import Scene, look_around
@@ -44,8 +44,8 @@ LOADS = Blow(EXECUTE, command="migrate-incoming")
 PUMPS = Blow("_saveimage._pump._write_pipe", nth=5, before=True)
 DIRECT = {"bypass_cache": True}
 CASES = [
-    Case("QEMU is being started", Blow("_restore._run.launch"), None),
-    Case("QEMU waits", Blow("_restore._run.wait_for_monitor"), None),
+    Case("QEMU is being started", Blow("_restore._starter.launch"), None),
+    Case("QEMU waits", Blow("_restore._starter.wait_for_monitor"), None),
     Case("QEMU has the image", Blow("_restore._load.hand_over"), "tidy"),
     Case("QEMU's settings are changed", Blow("_restore._load._migrate", before=True), "tidy"),
     Case("QEMU loads", LOADS, "finish", until="paused"),
@@ -182,7 +182,7 @@ def test_a_qemu_that_does_not_listen_yet_is_waited_for_not_started_twice(guest, 
     path = store / "guest.save"
     do_save(guest.qmp_socket, path)
     where = {"path": str(path), "qmp_socket": guest.qmp_socket, "argv": guest.argv()}
-    assert run_stricken("restore", where, Blow("_restore._run.launch")).killed
+    assert run_stricken("restore", where, Blow("_restore._starter.launch")).killed
     result = do_restore(guest.qmp_socket, path, argv=tuple(guest.argv()))
     assert result["guest"]["state"] == "running"
     assert guest._pids() == [result["guest"]["pid"]]

@@ -10,9 +10,6 @@ of them. One Linux lives through all the cells, one save and one restore after a
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -22,31 +19,10 @@ from ansible_collections.vmfleet.suspend.tests.support.drive import (
     image_info,
     leftovers,
 )
-from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING
 from ansible_collections.vmfleet.suspend.tests.support.kinds import KINDS, needs_program
 from ansible_collections.vmfleet.suspend.tests.support.linux_guest import RANDOM_MIB, LinuxGuest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-LINUX_FILES = CHECKOUT / ".build" / "linux-guest"
-CANNOT_BE_HAD = 3
-
 REPRESENTATIVE = {("v3", True), ("v2-sparse", False), ("v2-gzip", True)}
-
-
-@pytest.fixture(scope="session")
-def linux_files():
-    """A kernel and a busybox; fetched once per checkout."""
-    if shutil.which(QEMU) is None:
-        pytest.fail(QEMU_MISSING)
-    fetched = subprocess.run(
-        [CHECKOUT / "tools" / "linux_guest.sh"], capture_output=True, text=True, check=False
-    )
-    if fetched.returncode == CANNOT_BE_HAD:
-        # No apt to fetch from: says what is missing. A download that fails is a failure, below.
-        pytest.skip(fetched.stderr.strip())
-    if fetched.returncode != 0:
-        pytest.fail(fetched.stderr)
-    return LINUX_FILES / "vmlinuz", LINUX_FILES / "busybox"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +40,7 @@ def linux_guest(booted, linux_files, tmp_path_factory):
     if not booted or not is_well(booted[-1]):
         for lost in booted:
             lost.kill()
-        booted.append(LinuxGuest(tmp_path_factory.mktemp("linux"), *linux_files).start())
+        booted.append(LinuxGuest(tmp_path_factory.mktemp("linux"), linux_files).start())
     booted[-1].wait_filled()
     return booted[-1]
 

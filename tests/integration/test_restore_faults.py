@@ -19,7 +19,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
     VmfleetError,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._launch import LaunchFailed
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import RestoreFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     do_restore,
     do_save,
@@ -150,6 +150,7 @@ def test_a_spent_image_is_refused_and_restored_only_by_name(saved):
 def test_of_two_restores_of_one_image_at_once_one_wins(saved, tiny_guest):
     guest, path = saved
     twin = tiny_guest(guest_uuid=guest.uuid)
+    twin.disk_path = guest.disk_path
     outcomes = []
     guest.start(incoming=True)
     twin.start(incoming=True)
@@ -209,6 +210,7 @@ def test_a_device_state_that_does_not_load_is_told_in_qemus_words_and_the_image_
 ):
     guest, path = saved
     shorter = tiny_guest(machine="pc,hpet=off", guest_uuid=guest.uuid)
+    shorter.disk_path = guest.disk_path
     with pytest.raises(RestoreFailed) as failed:
         do_restore(shorter.qmp_socket, path, argv=tuple(shorter.argv()))
     assert "hpet" in failed.value.message
@@ -219,6 +221,7 @@ def test_a_device_state_that_does_not_load_is_told_in_qemus_words_and_the_image_
 def test_a_failed_load_gives_a_waiting_qemu_its_settings_back(saved, tiny_guest):
     guest, path = saved
     shorter = tiny_guest(machine="pc,hpet=off", guest_uuid=guest.uuid)
+    shorter.disk_path = guest.disk_path
     shorter.start(incoming=True)
     before = look(shorter.qmp_socket).offer
     with pytest.raises(RestoreFailed, match="end it and start a new one") as failed:

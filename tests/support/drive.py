@@ -53,6 +53,12 @@ def do_restore(
     return asyncio.run(restore(request, check_mode=check_mode)).as_result()
 
 
+def bring_back(path: object, *, check_mode: bool = False, **options: t.Any) -> Result:
+    """What qemu_restore returns when it is told the image alone; errors come as they are raised."""
+    request = RestoreRequest(path=str(path), **options)
+    return asyncio.run(restore(request, check_mode=check_mode)).as_result()
+
+
 def image_info(path: object) -> Result:
     """The one image at ``path`` as qemu_saveimage_info describes it, memory map included."""
     (image,) = list_images(str(path), read_memory_map=True).images

@@ -43,9 +43,10 @@ class FakeQemu:
     ``ends_as``: how a migration ends: completed, failed, or never (it stays active until it is
     cancelled). ``progress``: the statuses that query-migrate gives before that end. ``writer`` is
     called with the main channel's fd and the offset in bytes when a save begins. ``ram``: what
-    query-migrate counts once a migration completed. ``suppress_vmdesc``: the machine's property,
-    None on a machine without. ``crashed``: the model died as the real QEMU does, because direct-io
-    was on without an O_DIRECT descriptor.
+    query-migrate counts once a migration completed. ``devices``: QOM properties of each device by
+    its path; ``block_devices``: what query-block answers. ``suppress_vmdesc``: the machine's
+    property, None on a machine without. ``crashed``: the model died as the real QEMU does, because
+    direct-io was on without an O_DIRECT descriptor.
     """
 
     run_state: str = "running"
@@ -58,6 +59,8 @@ class FakeQemu:
     info_ramblock: str = INFO_RAMBLOCK
     schema: list[dict[str, t.Any]] = field(default_factory=lambda: list(SCHEMA))
     block_nodes: list[dict[str, t.Any]] = field(default_factory=list)
+    block_devices: list[dict[str, t.Any]] = field(default_factory=list)
+    devices: dict[str, dict[str, t.Any]] = field(default_factory=dict)
     block_jobs: list[dict[str, t.Any]] = field(default_factory=list)
     block_exports: list[dict[str, t.Any]] = field(default_factory=list)
     blocked_reasons: list[str] = field(default_factory=list)
@@ -83,11 +86,13 @@ class FakeQemu:
         self._was_running = False
         self._settling = 0
 
-    def start_process(self, directory: Path) -> None:
-        """Stand-in for QEMU's process: named like one, ends with quit or a crash."""
+    def start_process(self, directory: Path, disk: str | os.PathLike[str] = os.devnull) -> None:
+        """Stand-in for QEMU's process: named like one, has ``disk`` open, ends with quit or a
+        crash."""
         program = directory / "qemu-model"
         shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
-        self.process = subprocess.Popen([program, "600"])
+        with open(disk, "rb") as held:
+            self.process = subprocess.Popen([program, "600"], stdin=held)
 
     def end_process(self) -> None:
         if self.process is not None:
@@ -133,18 +138,35 @@ class FakeQemu:
         return {"base-memory": self.memory_bytes, "plugged-memory": 0}
 
     def _qom_get(self, command: Command, emit: Emit) -> object:
-        if command.arguments["path"] != "/machine":
+        path, name = command.arguments["path"], command.arguments["property"]
+        if path == "/machine/unattached/device[0]" and name == "type":
+            return "qemu64-x86_64-cpu"
+        if path in self.devices:
+            return self.devices[path][name]
+        if path != "/machine":
             raise QmpFailure("DeviceNotFound", f"no such path: {command.arguments}")
-        name = command.arguments["property"]
         values = {"type": f"{self.machine}-machine", "suppress-vmdesc": self.suppress_vmdesc}
         if values.get(name) is None:
             raise QmpFailure("GenericError", f"Property '{self.machine}-machine.{name}' not found")
         return values[name]
 
     def _qom_list(self, command: Command, emit: Emit) -> object:
-        if command.arguments != {"path": "/objects"}:
+        path = command.arguments["path"]
+        if path in self.devices:
+            return [{"name": name, "type": "string"} for name in self.devices[path]]
+        if path not in ("/objects", "/machine/peripheral", "/machine/peripheral-anon"):
             raise QmpFailure("DeviceNotFound", f"no such path: {command.arguments}")
-        return [{"name": "type", "type": "string"}]  # no memory backend of its own
+        children = [child for child in self.devices if child.rpartition("/")[0] == path]
+        return [
+            {"name": "type", "type": "string"},
+            *(
+                {"name": child.rpartition("/")[2], "type": f"child<{self.devices[child]['type']}>"}
+                for child in children
+            ),
+        ]
+
+    def _query_block(self, command: Command, emit: Emit) -> object:
+        return self.block_devices
 
     def _query_named_block_nodes(self, command: Command, emit: Emit) -> object:
         return self.block_nodes

@@ -5,18 +5,19 @@
 
 Its first program fills a tmpfs with random data and then, for ever, writes the data's checksum to
 the serial port, while another process counts beside it. `INIT` writes the lines, `parse_line` reads
-them.
+them. linux_disk.py gives it a disk.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from ansible_collections.vmfleet.suspend.tests.support.cpio import (
+    Entry,
     archive,
     character_device,
     directory,
@@ -26,6 +27,8 @@ from ansible_collections.vmfleet.suspend.tests.support.guest import QemuGuest
 
 RANDOM_MIB = 200
 _MEMORY_MIB = 288  # the data, and what the kernel needs to live
+# A script that the first program runs before it fills its memory, where there is one.
+BEFORE_FILLING = "before-filling"
 # Without KASLR the data lie in the same place after every boot; a panic ends QEMU.
 _KERNEL_ARGUMENTS = "console=ttyS0 quiet nokaslr panic=-1"
 
@@ -35,6 +38,7 @@ INIT = f"""\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
+[ ! -e /{BEFORE_FILLING} ] || . /{BEFORE_FILLING}
 mount -t tmpfs -o size={RANDOM_MIB}m tmpfs /data
 dd if=/dev/urandom of=/data/random bs=1M count={RANDOM_MIB} 2>/dev/null
 set -- $(md5sum </data/random)
@@ -118,8 +122,22 @@ def parse_line(line: str) -> Report | None:
     return Tick(int(match["tick"]), float(match["uptime"]))
 
 
-def initramfs(busybox: bytes) -> bytes:
-    """The guest's only file system, for QEMU's -initrd."""
+class LinuxFiles(NamedTuple):
+    """What a Linux guest is made of, as tools/linux_guest.sh fetches it."""
+
+    kernel: Path
+    busybox: Path
+    modules: Sequence[Path]  # in the order to load them in
+
+    @classmethod
+    def of(cls, directory: Path) -> Self:
+        """Those in ``directory``."""
+        modules = sorted((directory / "modules").iterdir())
+        return cls(directory / "vmlinuz", directory / "busybox", modules)
+
+
+def initramfs(busybox: bytes, more: Iterable[Entry] = ()) -> bytes:
+    """The file system that the guest boots into, for QEMU's -initrd; ``more`` lies in it too."""
     return archive(
         [
             *(directory(name) for name in ("bin", "data", "dev", "proc")),
@@ -128,18 +146,18 @@ def initramfs(busybox: bytes) -> bytes:
             character_device("dev/urandom", 1, 9),
             program("bin/busybox", busybox),
             program("init", INIT.encode()),
+            *more,
         ]
     )
 
 
 class LinuxGuest(QemuGuest):
-    """A Linux of ``memory_mib`` MiB that boots ``kernel`` and lives in a ``busybox``."""
+    """A Linux of ``memory_mib`` MiB."""
 
     def __init__(
         self,
         tmp_path: Path,
-        kernel: Path,
-        busybox: Path,
+        files: LinuxFiles,
         memory_mib: int = _MEMORY_MIB,
         machine: str = "pc",
         extra: Sequence[str] = (),
@@ -147,13 +165,18 @@ class LinuxGuest(QemuGuest):
         name: str | None = "linux",
     ) -> None:
         super().__init__(tmp_path, memory_mib, machine, extra, name=name)
-        self.kernel = kernel
+        self.files = files
         self.initramfs_path = self.directory / "initramfs"
-        self.initramfs_path.write_bytes(initramfs(busybox.read_bytes()))
+        content = initramfs(files.busybox.read_bytes(), self.more_files())
+        self.initramfs_path.write_bytes(content)
+
+    def more_files(self) -> Sequence[Entry]:
+        """What lies in the first file system beside what every Linux guest needs."""
+        return ()
 
     def boot_arguments(self) -> Sequence[str]:
         """The kernel, and the file system that its programs lie in."""
-        files = ("-kernel", str(self.kernel), "-initrd", str(self.initramfs_path))
+        files = ("-kernel", str(self.files.kernel), "-initrd", str(self.initramfs_path))
         return (*files, "-append", _KERNEL_ARGUMENTS)
 
     def wait_filled(self, timeout_seconds: float = 120) -> str:
@@ -186,8 +209,12 @@ class LinuxGuest(QemuGuest):
 
     @property
     def complaints(self) -> list[str]:
-        """Lines of the guest's that its first program did not write: its kernel's."""
-        return [line for line in self.serial_lines if parse_line(line) is None]
+        """Lines of the guest's that its programs did not write: its kernel's."""
+        return [line for line in self.serial_lines if not self.understands(line)]
+
+    def understands(self, line: str) -> bool:
+        """Whether a program of the guest's writes such lines."""
+        return parse_line(line) is not None
 
     def _reported(self, kind: type[_Kind]) -> list[_Kind]:
         reports = map(parse_line, self.serial_lines)

@@ -47,7 +47,6 @@ def a_guest(**changes: t.Any) -> Guest:
         run_state="running",
         qemu_version="10.0.2",
         machine_type="pc-q35-10.0",
-        machine_qom_type="pc-q35-10.0-machine",
         architecture="x86_64",
         accelerator="kvm",
         memory_bytes=RAM_BYTES,

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,17 +15,29 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASH = shutil.which("bash") or "/bin/bash"
-TOOLS = "awk dirname find flock mkdir mv rm tail touch"
+TOOLS = "awk chmod dirname find flock mkdir mv rm tail touch"
 KERNEL, BUSYBOX = "linux-image-6.1.0-9-cloud-amd64", "busybox-static"
 KNOWN = f'case "$*" in *cloud-amd64) echo "  Depends: {KERNEL}";; esac'
 UNKNOWN = "echo 'E: No packages found' >&2; exit 100"
 DOWNLOAD = """for package in "${@:$#-1}"; do touch "$package.deb"; done"""
 NO_NETWORK = "echo 'E: Temporary failure' >&2; exit 100"
-UNPACK = f"""case $1 in
+VIRTIO = [f"kernel/drivers/virtio/{name}" for name in ("virtio.ko", "virtio_ring.ko")]
+OTHERS = ["kernel/drivers/virtio/virtio_net.ko", "kernel/fs/xfs/xfs.ko", "modules.order"]
+
+
+def unpack(modules: list[str]) -> str:
+    """A dpkg-deb whose kernel has ``modules``, and whose busybox says what it was asked to do."""
+    busybox = f"#!{BASH}\necho $1 ${{2##*/}}\n"
+    return f"""case $1 in
 -W) echo "$2 1.0";;
 -x) case $2 in
-    *linux-image*) mkdir -p "$3/boot"; echo kernel >"$3/boot/vmlinuz-6.1.0-9-cloud-amd64";;
-    */{BUSYBOX}*) mkdir -p "$3/usr/bin"; echo busybox >"$3/usr/bin/busybox";;
+    *linux-image*) mkdir -p "$3/boot"; echo kernel >"$3/boot/vmlinuz-6.1.0-9-cloud-amd64"
+        for path in {" ".join(modules)}; do
+            path=$3/lib/modules/6.1.0-9-cloud-amd64/$path
+            mkdir -p "${{path%/*}}"; echo "${{path##*/}}" >"$path"
+        done;;
+    */{BUSYBOX}*) mkdir -p "$3/usr/bin"; printf %s {shlex.quote(busybox)} >"$3/usr/bin/busybox"
+        chmod +x "$3/usr/bin/busybox";;
     esac;;
 esac"""
 
@@ -49,12 +63,18 @@ class Machine:
         path.write_text(f'#!{BASH}\necho "{name} $*" >>"{self.calls_file}"\n{body}\n')
         path.chmod(0o755)
 
-    def has_apt(self, cache: str = KNOWN, update: str = "", download: str = DOWNLOAD) -> None:
+    def has_apt(
+        self,
+        cache: str = KNOWN,
+        update: str = "",
+        download: str = DOWNLOAD,
+        modules: list[str] = VIRTIO,
+    ) -> None:
         self.program("apt-cache", cache)
         self.program(
             "apt-get", f'case "$*" in *download*)\n{download}\n;; *update*)\n{update}\n;; esac'
         )
-        self.program("dpkg-deb", UNPACK)
+        self.program("dpkg-deb", unpack(modules))
 
     def fetch(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -82,13 +102,43 @@ def test_the_packages_are_downloaded_and_unpacked_and_nothing_is_installed(machi
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in machine.files.iterdir()) == [
         "busybox",
+        "modules",
         "packages",
         "vmlinuz",
     ]
     assert (machine.files / "vmlinuz").read_text() == "kernel\n"
-    assert (machine.files / "busybox").read_text() == "busybox\n"
+    assert os.access(machine.files / "busybox", os.X_OK)
     assert KERNEL in (machine.files / "packages").read_text()
     assert not [call for call in machine.calls if "install" in call or "update" in call]
+
+
+@pytest.mark.parametrize(
+    ("modules", "kept"),
+    [
+        pytest.param(
+            [f"kernel/fs/{name}.ko" for name in ("ext4/ext4", "jbd2/jbd2", "mbcache")],
+            {"19-mbcache.ko": "mbcache.ko", "20-jbd2.ko": "jbd2.ko", "21-ext4.ko": "ext4.ko"},
+            id="in the order of loading",
+        ),
+        pytest.param(
+            [*VIRTIO, *OTHERS],
+            {"11-virtio_ring.ko": "virtio_ring.ko", "12-virtio.ko": "virtio.ko"},
+            id="no others",
+        ),
+        pytest.param(
+            ["kernel/drivers/block/virtio_blk.ko.xz"],
+            {"16-virtio_blk.ko": "xzcat virtio_blk.ko.xz"},
+            id="unpacked",
+        ),
+        pytest.param([], {}, id="all built in"),
+    ],
+)
+def test_of_the_kernels_modules_those_that_a_disk_needs_are_kept(machine, modules, kept):
+    machine.has_apt(modules=modules)
+    done = machine.fetch()
+    assert (done.returncode, done.stderr) == (0, "")
+    found = (machine.files / "modules").iterdir()
+    assert {path.name: path.read_text().strip() for path in found} == kept
 
 
 def test_what_was_fetched_is_not_fetched_again(machine):
@@ -97,6 +147,24 @@ def test_what_was_fetched_is_not_fetched_again(machine):
     calls = machine.calls
     again = machine.fetch()
     assert (again.returncode, again.stdout, machine.calls) == (0, "", calls)
+
+
+def test_what_was_fetched_in_an_older_layout_is_fetched_anew(machine):
+    machine.has_apt()
+    machine.files.mkdir(parents=True)
+    (machine.files / "packages").write_text(f"{BUSYBOX}\t1.0\n")
+    (machine.files / "old").touch()
+    assert machine.fetch().returncode == 0
+    assert (machine.files / "modules").is_dir()
+    assert not (machine.files / "old").exists()
+
+
+def test_what_was_fetched_in_an_older_layout_stays_until_the_new_one_is_there(machine):
+    machine.has_apt(update=NO_NETWORK, download=NO_NETWORK)
+    machine.files.mkdir(parents=True)
+    (machine.files / "packages").write_text(f"{BUSYBOX}\t1.0\n")
+    assert machine.fetch().returncode == 1
+    assert (machine.files / "packages").exists()
 
 
 def test_what_a_killed_run_left_is_no_obstacle(machine):

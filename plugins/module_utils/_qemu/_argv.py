@@ -37,7 +37,8 @@ def incoming_argv(argv: t.Sequence[str], qmp_socket: str) -> tuple[list[str], tu
             )
         reason = _DROPPED.get(option.name or "")
         if reason is not None:
-            changes.append(f"Dropped {' '.join(option.words)}: {reason}.")
+            # Without its value: -incoming exec: may hold a password.
+            changes.append(f"Dropped {option.words[0]}: {reason}.")
         else:
             kept.append(option)
     words = [argv[0], *(word for option in kept for word in option.words)]

@@ -133,8 +133,8 @@ def _missing_files(
             yield Problem(
                 "missing_file",
                 f"the file {filename} of the writable node {node.node_name} no longer exists (an "
-                "overlay of -snapshot, or deleted while open), so what the guest wrote would be "
-                "lost with QEMU; copy it into a lasting file first (blockdev-mirror)",
+                "overlay of -snapshot, or deleted or replaced while open), so what the guest wrote "
+                "would be lost with QEMU; copy it into a lasting file first (blockdev-mirror)",
                 overridable=False,
             )
 

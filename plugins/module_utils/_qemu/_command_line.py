@@ -76,17 +76,27 @@ def options_of(words: t.Sequence[str]) -> t.Iterator[Option]:
         at = end
 
 
+def with_value(option: Option, value: str) -> Option:
+    """The same option with another value."""
+    return Option(option.name, value, (option.words[0], value))
+
+
 def _option_name(word: str) -> str | None:
     if not word.startswith("-"):
         return None
     return word[2:] if word.startswith("--") else word[1:]
 
 
+def parts_of(text: str) -> list[str]:
+    """The ``key=value`` words of a value as they are written, their commas still doubled."""
+    return re.findall(r"(?:,,|[^,])+", text)
+
+
 def keys_of(text: str, implied: str) -> dict[str, str]:
     """Read ``value,key=value,flag``: commas doubled inside values, the first key implied, a bare
     word is on and one with ``no`` in front is off (QEMU util/qemu-option.c)."""
     keys: dict[str, str] = {}
-    parts = [part.replace(",,", ",") for part in re.findall(r"(?:,,|[^,])+", text)]
+    parts = [part.replace(",,", ",") for part in parts_of(text)]
     for index, part in enumerate(parts):
         key, equals, value = part.partition("=")
         if index == 0 and (not equals or implied == "path"):

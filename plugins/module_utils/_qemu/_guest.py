@@ -6,16 +6,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 from dataclasses import dataclass
 
 from .._errors import QmpCommandError
 from ._block_graph import BlockNode, parse_block_nodes
+from ._description import Description, Hardware, query_hardware
 from ._monitor import Monitor
 from ._negotiation import Offer
 from ._process import ProcessIdentity, identify, thread_group
 from ._ram_blocks import LiveRamBlock, parse_info_ramblock
+from ._surroundings import Surroundings
+from ._surroundings import observe as observe_surroundings
 
 NIL_UUID = "00000000-0000-0000-0000-000000000000"
 _MACHINE_SUFFIX = "-machine"
@@ -31,7 +35,8 @@ class Guest:
     ``process`` is None when QEMU's process cannot be seen from here (other pid namespace).
     ``machine_type`` is resolved, such as ``pc-q35-10.0``. ``missing_files`` are names of disk
     files that no longer exist on this host. ``suppresses_vmdesc``: the stream it writes ends
-    without the description of the device state.
+    without the description of the device state. ``surroundings``: how its QEMU is run, None where
+    that cannot be seen.
     """
 
     qmp_socket: str
@@ -41,7 +46,6 @@ class Guest:
     run_state: str
     qemu_version: str
     machine_type: str
-    machine_qom_type: str
     architecture: str
     accelerator: str
     memory_bytes: int
@@ -55,6 +59,14 @@ class Guest:
     missing_files: frozenset[str]
     ram_blocks: tuple[LiveRamBlock, ...]
     suppresses_vmdesc: bool = False
+    hardware: Hardware | None = None
+    surroundings: Surroundings | None = None
+
+    @property
+    def description(self) -> Description:
+        """What it is made of, to be compared with what was saved."""
+        blocks = tuple((block.name, block.used_bytes) for block in self.ram_blocks)
+        return Description(self.machine_type, self.uuid, blocks, frozenset(), self.hardware)
 
     @property
     def ram_bytes(self) -> int:
@@ -102,16 +114,28 @@ def _is_qemu(pid: int) -> bool:
 
 
 def _missing_files(nodes: t.Iterable[BlockNode], pid: int | None) -> frozenset[str]:
-    """Files of disks that are gone from where QEMU opened them.
+    """Files of disks that are gone from where QEMU opened them, or have another in their place.
 
     Names are QEMU's: relative to its working directory, in its mount namespace. One that cannot
     be looked at (permission, an fdset) does not count as gone.
     """
     files = (node.filename for node in nodes if node.driver == "file" and node.filename)
-    return frozenset(name for name in files if _is_gone(name, pid))
+    held = _open_files(pid) if pid is not None else frozenset()
+    return frozenset(name for name in files if _is_gone(name, pid, held))
 
 
-def _is_gone(name: str, pid: int | None) -> bool:
+def _open_files(pid: int) -> frozenset[tuple[int, int]]:
+    """Device and inode of every file that a process has open; empty where nobody may look."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                status = os.stat(f"/proc/{pid}/fd/{fd}")
+                found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
+def _is_gone(name: str, pid: int | None, held: frozenset[tuple[int, int]]) -> bool:
     if name.startswith(_NO_PATHS) or (pid is None and not os.path.isabs(name)):
         return False
     places = [name] if os.path.isabs(name) else []
@@ -120,11 +144,12 @@ def _is_gone(name: str, pid: int | None) -> bool:
         places.append(os.path.join(f"/proc/{pid}/{root}", name.lstrip("/")))
     for place in places:
         try:
-            os.stat(place)
-            return False
+            status = os.stat(place)
         except FileNotFoundError:
             continue
         except OSError:
+            return False
+        if not held or (status.st_dev, status.st_ino) in held:
             return False
     return True
 
@@ -152,15 +177,15 @@ async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
     nodes = parse_block_nodes(await ask("query-named-block-nodes", {"flat": True}))
     uuid = (await ask("query-uuid"))["UUID"].lower()
     pid = _process_of(monitor.peer_pid, cpus)
+    process = identify(pid) if pid else None
     return Guest(
         qmp_socket=monitor.path,
-        process=identify(pid) if pid else None,
+        process=process,
         name=(await ask("query-name")).get("name"),
         uuid=None if uuid == NIL_UUID else uuid,
         run_state=status,
         qemu_version=f"{version['major']}.{version['minor']}.{version['micro']}",
         machine_type=_strip(machine_qom_type, _MACHINE_SUFFIX),
-        machine_qom_type=machine_qom_type,
         architecture=(await ask("query-target"))["arch"],
         accelerator="kvm" if (await ask("query-kvm"))["enabled"] else "qemu",
         memory_bytes=memory["base-memory"] + memory.get("plugged-memory", 0),
@@ -174,6 +199,8 @@ async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
         missing_files=_missing_files(nodes, pid),
         ram_blocks=parse_info_ramblock(await monitor.human("info ramblock")),
         suppresses_vmdesc=await _suppresses_vmdesc(monitor),
+        hardware=await query_hardware(monitor, cpus, pid),
+        surroundings=observe_surroundings(process) if process is not None else None,
     )
 
 

@@ -6,12 +6,13 @@
 
 asyncio kills a child that still runs when the event loop ends, which here would be the guest that
 was just restored. So the child is a small launcher, and QEMU is the launcher's, in a session of
-its own.
+its own (`_launcher`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -22,42 +23,20 @@ import typing as t
 
 from .._errors import MonitorError, Refused, VmfleetError
 from ._deadline import Deadline
+from ._launcher import LAUNCHER, stage_input, stage_words
 from ._monitor import Monitor
 from ._process import ProcessIdentity, is_alive
+from ._secrets import hide, hide_in, secrets_in
+from ._setting import choose_setting
+from ._surroundings import Surroundings
 
-# Tells QEMU's pid once its program was begun, then how it ended. Killed without harm to QEMU when
-# nobody asks any more, and gone by itself when its reader is (POLLERR). Python ignores SIGPIPE, and
-# a program would inherit that.
-_LAUNCHER = """
-import os, select, signal, sys
-begun, begins = os.pipe()
-child = os.fork()
-if child == 0:
-    os.setsid()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    try:
-        os.execvp(sys.argv[1], sys.argv[1:])
-    except OSError as exc:
-        os.write(2, f"{sys.argv[1]}: {exc.strerror}".encode())
-    os._exit(127)
-os.close(begins)
-os.read(begun, 1)
-print(child, flush=True)
-reader = select.poll()
-reader.register(1, 0)
-ended = 0
-while not ended:
-    if reader.poll(20):
-        os._exit(0)
-    ended, status = os.waitpid(child, os.WNOHANG)
-print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
-"""
 _START_SECONDS = 600.0
 _OTHER_SECONDS = 60.0
 _GREETING_SECONDS = 5.0
 _END_SECONDS = 5.0
-_STDERR_BYTES = 8192
+_STDERR_CHARACTERS = 8192
+# More than is passed on, so that no secret is cut in two.
+_READ_BYTES = 1 << 20
 _SYSTEM_MANAGER = "/run/systemd/private"
 _USER_MANAGER = "/run/user/{}/systemd/private"
 
@@ -90,10 +69,22 @@ def resolve_program(program: str) -> str:
 
 
 class LaunchedQemu:
-    """A QEMU that this run started, its launcher and its standard error."""
+    """A QEMU that this run started, its launcher and its standard error.
 
-    def __init__(self, pid: int, launcher: asyncio.subprocess.Process, stderr_fd: int) -> None:
+    ``notes``: what about its surroundings is not as it was recorded, in sentences.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        launcher: asyncio.subprocess.Process,
+        stderr_fd: int,
+        notes: tuple[str, ...] = (),
+        secrets: frozenset[str] = frozenset(),
+    ) -> None:
         self.pid = pid
+        self.notes = notes
+        self._secrets = secrets
         self._launcher = launcher
         self._stderr_fd = stderr_fd
         self._end = asyncio.ensure_future(_read_number(launcher))
@@ -103,10 +94,14 @@ class LaunchedQemu:
         return self._end.result() if self._end.done() else None
 
     def stderr_tail(self) -> str:
-        """The end of what QEMU said: the only place where it explains a failed load."""
+        """The end of what QEMU said: the only place where it explains a failed load.
+
+        It quotes its own command line there, so secrets are hidden.
+        """
         size = os.fstat(self._stderr_fd).st_size
-        tail = os.pread(self._stderr_fd, _STDERR_BYTES, max(0, size - _STDERR_BYTES))
-        return tail.decode("utf-8", "replace").strip()
+        read = os.pread(self._stderr_fd, _READ_BYTES, max(0, size - _READ_BYTES))
+        said = hide_in(hide(read.decode("utf-8", "replace"), self._secrets))
+        return said[-_STDERR_CHARACTERS:].strip()
 
     async def end(self) -> None:
         """End the process. Its vCPUs must never have run."""
@@ -121,7 +116,8 @@ class LaunchedQemu:
         self._end.cancel()
         await asyncio.gather(self._end, return_exceptions=True)
         if self._launcher.returncode is None:
-            self._launcher.kill()
+            with contextlib.suppress(ProcessLookupError):  # it may have ended a moment ago
+                self._launcher.kill()
         await self._launcher.wait()
         os.close(self._stderr_fd)
 
@@ -139,27 +135,63 @@ async def _read_number(launcher: asyncio.subprocess.Process) -> int:
     return int(await launcher.stdout.readline() or -signal.SIGKILL)
 
 
-async def launch(argv: t.Sequence[str]) -> LaunchedQemu:
+async def launch(argv: t.Sequence[str], surroundings: Surroundings | None = None) -> LaunchedQemu:
     """Start ``argv`` (no shell) with standard input and output closed off.
 
-    Raises `Refused` when the program cannot be found.
+    It runs as this run does, or in these surroundings. Raises `Refused`, before anything starts,
+    when the program cannot be found or the surroundings cannot be had; `LaunchFailed` when not even
+    the launcher could work.
     """
+    program = resolve_program(argv[0])
+    secrets = secrets_in(argv)
     user_id = os.geteuid()
     manager = _SYSTEM_MANAGER if user_id == 0 else _USER_MANAGER.format(user_id)
     prefix = systemd_prefix(os.path.exists(manager), user_id)
-    command = [*prefix, resolve_program(argv[0]), *argv[1:]]
+    if surroundings is None:
+        return await _launched("direct", (*prefix, program, *argv[1:]), secrets=secrets)
+    setting = choose_setting(surroundings)
+    given = stage_input(
+        (os.path.abspath(program), *argv[1:]),
+        cwd=setting.cwd,
+        environment=setting.environment,
+        umask=setting.umask,
+        limits=setting.limits,
+        credentials=setting.credentials,
+    )
+    # The scope is asked for by this run, which may; what becomes QEMU gives its rights up in it.
+    words = (*prefix, *stage_words(sys.executable))
+    return await _launched("staged", words, given, setting.notes, secrets=secrets)
+
+
+async def _launched(
+    way: str,
+    command: t.Sequence[str],
+    given: bytes | None = None,
+    notes: tuple[str, ...] = (),
+    *,
+    secrets: frozenset[str],
+) -> LaunchedQemu:
     with tempfile.TemporaryFile() as stderr:
         launcher = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-I",
             "-c",
-            _LAUNCHER,
+            LAUNCHER,
+            way,
             *command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr.fileno(),
         )
+        if given is not None and launcher.stdin is not None:
+            launcher.stdin.write(given)
+            launcher.stdin.close()
         pid = await _read_number(launcher)
-        return LaunchedQemu(pid, launcher, os.dup(stderr.fileno()))
+        if pid < 0:
+            await launcher.wait()
+            said = os.pread(stderr.fileno(), _READ_BYTES, 0).decode("utf-8", "replace").strip()
+            raise LaunchFailed(f"The launcher of QEMU ended before it began one: {said}.")
+        return LaunchedQemu(pid, launcher, os.dup(stderr.fileno()), notes, secrets)
 
 
 async def wait_for_monitor(qemu: LaunchedQemu, qmp_socket: str, deadline: Deadline) -> Monitor:

@@ -103,6 +103,22 @@ def is_alive(process: ProcessIdentity) -> bool:
     return identify(process.pid) == process
 
 
+def users_of(status: os.stat_result, excluded: t.Container[int]) -> list[int]:
+    """Pids of processes that have this file open, as far as they can be looked into."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if pid not in excluded and _has_open(pid, status)]
+
+
+def _has_open(pid: int, status: os.stat_result) -> bool:
+    directory = f"/proc/{pid}/fd"
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(directory):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(f"{directory}/{fd}"), status):
+                    return True
+    return False
+
+
 def thread_group(thread_id: int) -> int | None:
     """The process a thread belongs to (Tgid), None when it cannot be seen from here."""
     try:

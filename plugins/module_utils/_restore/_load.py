@@ -37,11 +37,13 @@ _SETTLE_SECONDS = 10.0
 
 @dataclass
 class RestoreSession:
-    """One restore under way. ``fd`` is the locked image; ``step`` names what goes on."""
+    """One restore under way. ``fd`` is the locked image; ``step`` names what goes on;
+    ``rehearsal``: nothing is written into the image."""
 
     image: SavedImage
     fd: int
     deadline: Deadline
+    rehearsal: bool = False
     actions: list[str] = field(default_factory=list)
     step: str = "reading the image"
     image_state: str = ""
@@ -114,7 +116,8 @@ async def _load(session: RestoreSession, into: Destination) -> MigrationReport:
     session.actions.append("loaded the guest's state")
     session.step = "putting QEMU's migration settings back"
     await apply(monitor, into.negotiated.put_back)
-    note_loaded(session, guest)
+    if not session.rehearsal:
+        note_loaded(session, guest)
     session.step = "taking the image back from QEMU"
     await take_back(monitor, fdset_id)
     session.fdset_id = None

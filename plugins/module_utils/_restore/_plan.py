@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from .._errors import Refused
 from .._image_record import SavedImage
+from .._qemu._description import differences
 from .._qemu._guest import Guest
 from .._qemu._negotiation import Ask, Negotiated, negotiate
-from .._qemu._ram_blocks import compare, compare_machine
+from ._checks import CHANGED_DISKS, Check
 from ._request import RestoreRequest
 
 MAPPED_RAM = "mapped-ram"
@@ -22,21 +23,28 @@ WAITING = "inmigrate"
 # Where a load leaves the vCPUs. A cont that QEMU refuses changes none of these, so they prove that
 # no instruction ran; any other state may follow instructions that did.
 NEVER_RAN = ("paused", "prelaunch", "postmigrate")
+_OTHER_DISK = (
+    " (it would go on with the bytes of another disk and corrupt it; give argv with the disks that "
+    f"it had, or allow {CHANGED_DISKS})"
+)
 
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """``negotiated`` is None until a QEMU was asked (check mode without a waiting one);
-    ``recovers``: what a run that died left, and what is done about it first."""
+    """``launch``: whose command line a QEMU is started with, recorded or given, None where one is
+    there. ``negotiated`` is None until a QEMU was asked (check mode without a waiting one);
+    ``checks``: what was asked of image and host; ``recovers``: what a run that died left, and what
+    is done about it first."""
 
     action: str
     path: str
     layout: str
     compressor: str | None
     run_afterwards: bool
-    start_qemu: bool
+    launch: str | None
     negotiated: Negotiated | None
     reason: str
+    checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
     recovers: t.Mapping[str, str] | None = None
 
@@ -57,9 +65,11 @@ class RestorePlan:
             "path": self.path,
             "layout": self.layout,
             "run_afterwards": self.run_afterwards,
-            "start_qemu": self.start_qemu,
+            "start_qemu": self.launch is not None,
+            "launch": self.launch,
             "parallel_channels": known.channels if known else "unknown",
             "bypass_cache": known.bypass_cache if known else "unknown",
+            "checks": {check.name: check.answer for check in self.checks},
             "same_guest": "yes" if known else "unknown",
             "recovers": dict(self.recovers) if self.recovers else None,
             "reasons": dict(known.reasons) if known else {},
@@ -71,8 +81,11 @@ def runs_afterwards(asked: str, saved: SavedImage) -> bool:
     return saved.was_running if asked == "as_saved" else asked == "running"
 
 
-def check_image(saved: SavedImage, request: RestoreRequest) -> tuple[str, ...]:
-    """Refuse an image that must not be restored; returns warnings about what was allowed."""
+def check_image(saved: SavedImage, request: RestoreRequest, why: str = "") -> tuple[str, ...]:
+    """Refuse an image that must not be restored; returns warnings about what was allowed.
+
+    ``why``: how a spent image came to be so.
+    """
     where = f"The image {request.path}"
     if saved.state == "partial":
         raise Refused(
@@ -89,7 +102,7 @@ def check_image(saved: SavedImage, request: RestoreRequest) -> tuple[str, ...]:
             raise Refused(
                 f"{where} is spent: its guest has run since it was saved, so its disks have moved "
                 "on and restoring it would corrupt them. If the disks were rolled back to the "
-                "moment of the save as well, set allow to spent."
+                "moment of the save as well, set allow to spent." + (f" {why}" if why else "")
             )
         return ("The image was spent; its guest's disks must have been rolled back to match it.",)
     return ()
@@ -129,6 +142,15 @@ def decide_for_live_guest(saved: SavedImage, guest: Guest, request: RestoreReque
             "it later would corrupt the guest's disks.",
             guest={"state": guest.run_state},
         )
+    holds = guest.process is not None and guest.process == saved.saved_from
+    if holds and guest.run_state == "postmigrate":
+        raise Refused(
+            f"The guest {saved.name} is still held by the QEMU that it was saved from, process "
+            f"{guest.process.pid}, in run state {guest.run_state}. Let it go with a save to the "
+            "same path: guest_state stopped ends that QEMU, guest_state running lets the guest go "
+            "on there and spends the image.",
+            guest={"state": guest.run_state},
+        )
     raise Refused(
         f"The QEMU on {request.qmp_socket} is not waiting for an incoming guest; it is in run "
         f"state {guest.run_state}"
@@ -138,47 +160,33 @@ def decide_for_live_guest(saved: SavedImage, guest: Guest, request: RestoreReque
     )
 
 
-def destination_problems(saved: SavedImage, guest: Guest) -> tuple[str, ...]:
-    """Everything that QEMU itself would not notice, or only by corrupting the guest.
-
-    spec/qemu.md 0.4 and 3.4. RAM blocks that the guest had at save but that QEMU never migrates
-    are no difference.
-    """
-    problems = []
-    if saved.machine_type is not None:
-        different = compare_machine(saved.machine_type, guest.machine_qom_type)
-        if different is not None:
-            problems.append(different)
-    if saved.uuid is not None and guest.uuid is not None and saved.uuid != guest.uuid:
-        problems.append(f"the image is of UUID {saved.uuid}, the QEMU has UUID {guest.uuid}")
-    in_image = {name for name, _length in saved.ram_blocks}
-    never_migrated = saved.all_ram_names - in_image
-    live = [block for block in guest.ram_blocks if block.name not in never_migrated]
-    problems += compare(saved.ram_blocks, live, saved.layout)
-    return tuple(problems)
-
-
 def plan_load(
     saved: SavedImage,
     guest: Guest,
     request: RestoreRequest,
     *,
-    start_qemu: bool,
+    launch: str | None,
+    checks: t.Sequence[Check],
     cpu_count: int,
     direct_io_proved: bool | None,
     stale_backends: t.Sequence[str],
 ) -> RestorePlan:
     """The plan for a QEMU that waits; raises `Refused` with every difference and both figures."""
-    warnings = check_image(saved, request)
+    warnings = check_image(saved, request) + warnings_of(checks)
     if guest.run_state != WAITING:
         raise Refused(
             f"The QEMU on {request.qmp_socket} is in run state {guest.run_state}, not waiting."
         )
-    problems = list(destination_problems(saved, guest))
+    different = differences(saved.description, guest.description, guest.ram_blocks, saved.layout)
+    problems = list(different.guest)
+    if CHANGED_DISKS in request.allow or request.rehearse:
+        warnings += different.disks if not request.rehearse else ()
+    else:
+        problems += [f"{words}{_OTHER_DISK}" for words in different.disks]
     if saved.layout == MAPPED_RAM:
         problems += [
-            f"{stale} A mapped-ram load leaves old content where the guest had zeros; empty or "
-            "remove the file first"
+            f"{stale} A mapped-ram load leaves old content where the guest had zeros; set "
+            "reset_shared_memory to empty it, or remove the file first"
             for stale in stale_backends
         ]
     if problems:
@@ -205,25 +213,36 @@ def plan_load(
         layout=saved.layout,
         compressor=saved.compressor,
         run_afterwards=runs_afterwards(request.run_state, saved),
-        start_qemu=start_qemu,
+        launch=launch,
+        checks=tuple(checks),
         negotiated=negotiated,
         reason="the image is ready and a QEMU waits for it",
         warnings=warnings + negotiated.degraded,
     )
 
 
+def warnings_of(checks: t.Iterable[Check]) -> tuple[str, ...]:
+    """What was accepted, for the operator to read."""
+    return tuple(warning for check in checks for warning in check.warnings)
+
+
 def plan_without_qemu(
-    saved: SavedImage, request: RestoreRequest, *, start_qemu: bool
+    saved: SavedImage,
+    request: RestoreRequest,
+    *,
+    launch: str | None,
+    checks: t.Sequence[Check] = (),
 ) -> RestorePlan:
-    """The plan as far as the image alone decides it."""
-    warnings = check_image(saved, request)
+    """The plan as far as image and host alone decide it."""
+    warnings = check_image(saved, request) + warnings_of(checks)
     return RestorePlan(
         action="restore",
         path=request.path,
         layout=saved.layout,
         compressor=saved.compressor,
         run_afterwards=runs_afterwards(request.run_state, saved),
-        start_qemu=start_qemu,
+        launch=launch,
+        checks=tuple(checks),
         negotiated=None,
         reason="the image is ready",
         warnings=warnings,
@@ -240,7 +259,7 @@ def live_plan(
         layout=saved.layout,
         compressor=saved.compressor,
         run_afterwards=decision == "continue" or guest.run_state == "running",
-        start_qemu=False,
+        launch=None,
         negotiated=None,
         reason="this guest was restored from this image before",
     )

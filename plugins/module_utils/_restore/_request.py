@@ -15,13 +15,17 @@ class RestoreRequest:
     """The options of qemu_restore, None where left out."""
 
     path: str
-    qmp_socket: str
+    qmp_socket: str | None = None
     argv: tuple[str, ...] | None = None
     parallel_channels: int | None = None
     bypass_cache: bool | None = None
     run_state: str = "as_saved"
     allow: frozenset[str] = frozenset()
     remove_image: bool = False
+    rehearse: bool = False
+    trust_recorded_argv: bool = False
+    reset_shared_memory: bool = False
+    systemd_unit: str | None = None
     timeout_seconds: float = 0
 
     def __post_init__(self) -> None:

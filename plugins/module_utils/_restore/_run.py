@@ -6,38 +6,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
-import typing as t
 from dataclasses import replace
 
-from .._errors import Refused, VmfleetError
-from .._failure import facts_of, words_of
-from .._image_record import describe, described_again, ram_sizes
+from .._errors import Refused
+from .._image_record import SavedImage, describe, described_again, ram_sizes
 from .._pipeline import decode_head
-from .._qemu._argv import incoming_argv
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
-from .._qemu._fresh_ram import stale_backends
+from .._qemu._fence import changed_disks
+from .._qemu._fresh_ram import empty_backends, stale_backends
 from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
-from .._qemu._launch import (
-    LaunchedQemu,
-    launch,
-    resolve_program,
-    wait_for_monitor,
-    wait_for_other,
-)
+from .._qemu._launch import wait_for_other
 from .._qemu._migration import MigrationReport
 from .._qemu._monitor import Monitor, NoListener
-from .._qemu._process import find_with, runs_with
+from .._qemu._process import boot_id, find_with, is_alive, runs_with
 from .._saveimage._compressors import compressor_of
 from .._saveimage._lock import lock_image
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
-from .._uninterrupted import finished_first, uninterrupted
+from .._uninterrupted import uninterrupted
+from ._checks import look_at_image, refuse_problems
+from ._failing import fail
+from ._launching import Launch, choose_socket, words_or_none
 from ._load import (
     Destination,
     RestoreSession,
@@ -58,11 +52,23 @@ from ._plan import (
 )
 from ._recover import Recovery
 from ._recovery import Remedy
+from ._rehearse import rehearse
 from ._request import RestoreRequest
+from ._spent import why_spent
+from ._starter import Starter
 
 
-class RestoreFailed(VmfleetError):
-    """A restore that had begun failed; the message says what became of image and QEMU."""
+def story_of(saved: SavedImage) -> str:
+    """How a spent image came to be so; empty for others."""
+    if saved.state != "spent":
+        return ""
+    known = saved.disks_boot_id is not None
+    changed = changed_disks(saved.disks, same_boot=saved.disks_boot_id == boot_id())
+    return why_spent(
+        saved,
+        holder_lives=saved.loaded_into is not None and is_alive(saved.loaded_into),
+        changed=changed if known else None,
+    )
 
 
 async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcome:
@@ -72,7 +78,7 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
     `ImageLocked` come from reading the image.
     """
     refuse_unfinished(request.path)
-    fd = lock_image(request.path, write=not check_mode)
+    fd = lock_image(request.path, write=not (check_mode or request.rehearse))
     try:
         return await _Restore(request, fd, check_mode=check_mode).execute()
     finally:
@@ -82,14 +88,13 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
 class _Restore:
     def __init__(self, request: RestoreRequest, fd: int, *, check_mode: bool) -> None:
         self._started = time.monotonic()
-        self._request = request
         self._check_mode = check_mode
         self._image = describe(fd, request.path)
-        self._session = RestoreSession(self._image, fd, Deadline(request.timeout_seconds))
-        self._launched: LaunchedQemu | None = None
-        self._launched_ended = False
-        self._argv: list[str] | None = None
-        self._argv_changes: tuple[str, ...] = ()
+        self._request = request
+        self._session = RestoreSession(
+            self._image, fd, Deadline(request.timeout_seconds), rehearsal=request.rehearse
+        )
+        self._argv: tuple[str, ...] | None = None
         self._state_found: str | None = None
         self._recovers: dict[str, str] | None = None
 
@@ -98,25 +103,41 @@ class _Restore:
             check_image(self._image, self._request)
         self._structure = verify_structure(self._session.fd, self._image.path)
         await self._look_inside()
+        self._qmp_socket = choose_socket(self._image, self._request)
+        self._request = replace(self._request, qmp_socket=self._qmp_socket)
+        if self._request.rehearse:
+            return await self._rehearse()
+        self._argv = words_or_none(self._image, self._request, self._qmp_socket)
+        self._starter = Starter(self._session, self._request, self._qmp_socket)
         try:
             async with contextlib.AsyncExitStack() as cleanup:
                 monitor = await self._get_qemu()
                 if monitor is None:
-                    return self._planned(
-                        plan_without_qemu(
-                            self._image,
-                            self._request,
-                            start_qemu=self._request.argv is not None,
-                        ),
-                        None,
-                    )
+                    return self._planned(self._plan_alone(self._starter.launch), None)
                 cleanup.push_async_callback(monitor.close)
                 return await self._use(monitor)
         except BaseException as exc:
-            await uninterrupted(self._fail(exc))
+            await uninterrupted(fail(self._session, self._starter, self._qmp_socket, exc))
         finally:
-            if self._launched is not None:
-                await self._launched.let_go()
+            await self._starter.let_go()
+
+    async def _rehearse(self) -> RestoreOutcome:
+        check_image(self._image, self._request, story_of(self._image))
+        rehearsed = await rehearse(
+            self._session, self._request, self._qmp_socket, check_mode=self._check_mode
+        )
+        verb = "Would rehearse" if self._check_mode else "Rehearsed, and it loads:"
+        self._state_found = "absent"
+        outcome = self._outcome(
+            rehearsed.plan, None, "absent", changed=False, report=rehearsed.report
+        )
+        return replace(outcome, message=f"{verb} {self._image.name} from {self._image.path}.")
+
+    def _plan_alone(self, launch: Launch | None) -> RestorePlan:
+        origin = launch.origin if launch is not None else None
+        return plan_without_qemu(
+            self._image, self._request, launch=origin, checks=self._starter.checks
+        )
 
     async def _look_inside(self) -> None:
         """What a compressed image tells of its guest is known only once its head is decoded."""
@@ -130,51 +151,35 @@ class _Restore:
         )
 
     async def _get_qemu(self) -> Monitor | None:
-        """The QEMU on the socket, else one started from argv; None in check mode without one."""
-        request = self._request
-        if request.argv is not None:
-            self._argv, self._argv_changes = incoming_argv(request.argv, request.qmp_socket)
+        """The QEMU on the socket, else one that is started; None in check mode without one."""
         try:
-            return await Monitor.connect(request.qmp_socket)
-        except NoListener as exc:
-            check_image(self._image, request)
-            if self._argv is not None:
-                resolve_program(self._argv[0])
-            if self._check_mode:
-                return None
-            if self._argv is None:
-                raise Refused(
-                    f"{exc.message} Start a QEMU there with -incoming defer -S, or give argv and "
-                    "this module starts it."
-                ) from exc
-            started = find_with(self._argv)
+            return await Monitor.connect(self._qmp_socket)
+        except NoListener:
+            check_image(self._image, self._request, story_of(self._image))
+            started = find_with(self._argv) if self._argv is not None else None
+            if started is None or self._check_mode:
+                self._starter.prepare(may_be_unknown=self._check_mode)
+        if self._check_mode:
+            return None
         if started is not None:
             self._session.actions.append(
                 f"found the QEMU (pid {started.pid}) that a run that died started"
             )
-            return await wait_for_other(started, request.qmp_socket, self._session.deadline)
-        return await self._start_qemu()
-
-    async def _start_qemu(self) -> Monitor:
-        self._session.step = "starting QEMU"
-        self._launched = await finished_first(launch(self._argv or ()))
-        self._session.actions += [f"started QEMU (pid {self._launched.pid})", *self._argv_changes]
-        return await wait_for_monitor(
-            self._launched, self._request.qmp_socket, self._session.deadline
-        )
+            return await wait_for_other(started, self._qmp_socket, self._session.deadline)
+        return await self._starter.start()
 
     async def _use(self, monitor: Monitor) -> RestoreOutcome:
         self._session.step = "looking at the QEMU"
         guest = await observe(monitor, incoming=True)
         if self._check_mode:
             return await self._use_held(monitor, guest)
-        with guest_lock(guest.process, self._request.qmp_socket):
+        with guest_lock(guest.process, self._qmp_socket):
             return await self._use_held(monitor, guest)
 
     async def _use_held(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
         if self._state_found is None:
-            self._state_found = "absent" if self._launched else guest.run_state
-        ours = self._launched is not None or (
+            self._state_found = "absent" if self._starter.launched else guest.run_state
+        ours = self._starter.launched is not None or (
             self._argv is not None and runs_with(guest.process, self._argv)
         )
         recovery = Recovery(self._session, monitor, self._argv)
@@ -182,10 +187,9 @@ class _Restore:
             remedy = await recovery.foresee(guest)
             self._recovers = recovery.recovers
             if remedy in (Remedy.WAIT, Remedy.END):
-                return self._planned(
-                    plan_without_qemu(self._image, self._request, start_qemu=remedy is Remedy.END),
-                    guest,
-                )
+                if remedy is Remedy.END:
+                    self._starter.prepare(may_be_unknown=True)
+                return self._planned(self._plan_alone(self._starter.launch), guest)
             if remedy is Remedy.FINISH:
                 self._image = replace(self._image, loaded_into=guest.process)
         else:
@@ -200,9 +204,13 @@ class _Restore:
             return await self._use_live(monitor, guest)
         if self._request.argv is not None and not ours:
             raise Refused(
-                f"A QEMU already waits on {self._request.qmp_socket}; argv would start a second "
+                f"A QEMU already waits on {self._qmp_socket}; argv would start a second "
                 "one on the same socket. Leave argv out to use the one that waits, or end it."
             )
+        if self._starter.launched is None:
+            self._starter.checks = look_at_image(self._image, self._request, guest.process)
+            refuse_problems(self._request.path, self._starter.checks)
+        await self._empty_memory(monitor, guest)
         plan = await self._plan(monitor, guest)
         if self._check_mode or plan.negotiated is None:
             return self._planned(plan, guest)
@@ -214,7 +222,8 @@ class _Restore:
     async def _use_another(self, ended: Monitor) -> RestoreOutcome:
         """A QEMU of our own in place of the one that a dead run left unusable."""
         await ended.close()
-        monitor = await self._start_qemu()
+        self._starter.prepare(may_be_unknown=False)
+        monitor = await self._starter.start()
         try:
             return await self._use(monitor)
         finally:
@@ -225,6 +234,13 @@ class _Restore:
         if self._request.remove_image:
             remove_image(self._session)
 
+    async def _empty_memory(self, monitor: Monitor, guest: Guest) -> None:
+        if not self._request.reset_shared_memory or self._check_mode:
+            return
+        self._session.step = "emptying the files behind the guest's RAM"
+        for path in await empty_backends(monitor, guest.process):
+            self._session.actions.append(f"emptied the memory file {path}")
+
     async def _plan(self, monitor: Monitor, guest: Guest) -> RestorePlan:
         proved: bool | None = None
         if self._request.bypass_cache:
@@ -234,10 +250,15 @@ class _Restore:
             self._image,
             guest,
             self._request,
-            start_qemu=self._launched is not None,
+            launch=self._starter.launch.origin
+            if self._starter.launched is not None and self._starter.launch is not None
+            else None,
+            checks=self._starter.checks,
             cpu_count=len(os.sched_getaffinity(0)),
             direct_io_proved=proved,
-            stale_backends=await stale_backends(monitor, guest.process),
+            stale_backends=()
+            if self._request.reset_shared_memory
+            else await stale_backends(monitor, guest.process),
         )
 
     async def _use_live(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
@@ -258,61 +279,6 @@ class _Restore:
             remove_image(self._session)
         changed = removes or self._recovers is not None
         return self._outcome(plan, guest, guest.run_state, changed=changed)
-
-    # When it fails.
-
-    async def _fail(self, cause: BaseException) -> t.NoReturn:
-        """End the QEMU that this run started, if its vCPUs never ran, and say what is left."""
-        step, said = self._session.step, ""
-        if self._launched is not None:
-            said = self._launched.stderr_tail()
-            if not self._session.may_have_run:
-                await self._launched.end()
-                self._launched_ended = True
-                self._session.actions.append("ended the QEMU that was started")
-        if isinstance(cause, Refused) or not isinstance(
-            cause, (VmfleetError, OSError, asyncio.CancelledError)
-        ):
-            raise cause
-        raise RestoreFailed(
-            f"Restoring {self._image.path} failed while {step}: {words_of(cause)}"
-            + (f" QEMU said: {said}." if said else "")
-            + f" {self._advice()}",
-            **facts_of(cause),
-            step=step,
-            guest={
-                "name": self._image.name,
-                "uuid": self._image.uuid,
-                "state": self._guest_state(),
-            },
-            image={"path": self._image.path, "state": self._session.image_state},
-            actions=list(self._session.actions),
-            changed=self._session.may_have_run,
-        ) from cause
-
-    def _guest_state(self) -> str:
-        if self._session.may_have_run and self._session.guest_state != "running":
-            return "unknown"
-        return "absent" if self._launched_ended else self._session.guest_state
-
-    def _advice(self) -> str:
-        state = self._session.image_state
-        if self._session.guest_state == "running":
-            return f"The guest runs, and the image is {state}."
-        if self._session.may_have_run:
-            return (
-                f"The image is {state}; whether the guest's vCPUs ran is not known. Look with "
-                f"query-status on {self._request.qmp_socket}."
-            )
-        kept = f"The image is unharmed and {state}."
-        if self._launched is not None:
-            return f"{kept} The QEMU that this run started was ended; no guest runs."
-        if not self._session.load_began:
-            return f"{kept} The QEMU on {self._request.qmp_socket} still waits."
-        return (
-            f"{kept} The QEMU on {self._request.qmp_socket} cannot be used for another try: end "
-            "it and start a new one."
-        )
 
     # The result.
 

@@ -19,6 +19,7 @@ from .._libvirt._qemu_conf import QemuConf
 from .._qemu._block_graph import block_problems
 from .._qemu._guest import Guest
 from .._qemu._negotiation import Ask, Negotiated, negotiate
+from .._qemu._recorded_argv import relaunch
 from .._qemu._run_states import migration_status_blocks, save_decision
 from ._request import SaveRequest
 from ._target import canonical_uuid, replace_refusal
@@ -216,6 +217,25 @@ def check_guest(request: SaveRequest, guest: Guest) -> tuple[str, ...]:
     return tuple(warnings)
 
 
+def launch_warnings(guest: Guest) -> tuple[str, ...]:
+    """What a restore from the image alone will lack, to be known while the guest is still there."""
+    if guest.surroundings is None:
+        return (
+            "How its QEMU is run cannot be seen from here and is not recorded; its restore will "
+            "need argv, or a QEMU that waits.",
+        )
+    try:
+        relaunch(
+            guest.surroundings.argv,
+            program=guest.surroundings.executable,
+            machine_type=guest.machine_type,
+            changed_user=guest.surroundings.user_id != 0,
+        )
+    except Refused as exc:
+        return (f"{exc.message} Its restore will need that.",)
+    return ()
+
+
 def plan_save(
     request: SaveRequest,
     guest: Guest,
@@ -228,7 +248,7 @@ def plan_save(
     direct_io_proved: bool | None = None,
 ) -> SavePlan:
     """The whole plan, or `Refused`. ``direct_io_proved``: see `Ask`."""
-    warnings = list(check_guest(request, guest))
+    warnings = [*check_guest(request, guest), *launch_warnings(guest)]
     kind = choose_kind(request, conf)
     name, uuid = choose_identity(request, guest, xml_identity)
     if existing is not None and not request.overwrite:

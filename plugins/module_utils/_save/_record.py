@@ -12,8 +12,10 @@ import time
 import typing as t
 
 from .._qemu._bookmark import StateBefore
+from .._qemu._description import Hardware
+from .._qemu._fingerprint import Fingerprint
 from .._qemu._guest import Guest
-from .._qemu._process import host_id, identify
+from .._qemu._process import boot_id, host_id, identify
 from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
 from .._saveimage._life import LifeState, life_block
 from .._saveimage._prefix import build_prefix, plan_prefix
@@ -22,7 +24,9 @@ from .._version import COLLECTION_VERSION
 from ._plan import SavePlan
 
 SCHEMA = 1
-_RECORD_SPARE_BYTES = 16 << 10
+# Of the record that is written last: devices may be plugged meanwhile, disks are described then.
+_RECORD_SPARE_BYTES = 32 << 10
+_DISK_BYTES = 4 << 10
 
 
 def state_before(guest: Guest) -> StateBefore:
@@ -53,6 +57,9 @@ def build_record(guest: Guest, plan: SavePlan, inode: int) -> dict[str, t.Any]:
         "ram_blocks": [
             {"name": block.name, "used_bytes": block.used_bytes} for block in guest.ram_blocks
         ],
+        "hardware": guest.hardware.as_dict() if guest.hardware is not None else None,
+        "launch": guest.surroundings.as_dict() if guest.surroundings is not None else None,
+        "systemd_unit": None,
         "before": state_before(guest).as_dict(),
         "negotiated": {
             "parallel_channels": plan.negotiated.channels,
@@ -64,8 +71,24 @@ def build_record(guest: Guest, plan: SavePlan, inode: int) -> dict[str, t.Any]:
     }
 
 
-def build_beginning(plan: SavePlan, domain_xml: str, record: t.Mapping[str, t.Any]) -> bytes:
-    """Everything before the stream, with the partial magic: publishing sets the complete one."""
+def completed_record(
+    record: t.Mapping[str, t.Any], hardware: Hardware, disks: t.Sequence[Fingerprint]
+) -> dict[str, t.Any]:
+    """The record with what only the stopped guest shows."""
+    return {
+        **record,
+        "hardware": hardware.as_dict(),
+        "disks": {"boot_id": boot_id(), "files": [disk.as_dict() for disk in disks]},
+    }
+
+
+def build_beginning(
+    plan: SavePlan, domain_xml: str, record: t.Mapping[str, t.Any], *, disk_files: int = 0
+) -> bytes:
+    """Everything before the stream, with the partial magic: publishing sets the complete one.
+
+    ``disk_files``: how many will be described in the completed record.
+    """
     kind = plan.kind
     header = SaveHeader(
         complete=False,
@@ -75,6 +98,6 @@ def build_beginning(plan: SavePlan, domain_xml: str, record: t.Mapping[str, t.An
         image_format=ImageFormat.from_label(kind.image_format),
         features=FEATURE_MAPPED_RAM if kind.version == 3 else 0,
     )
-    room = len(pack_block(RECORD_TAG, record)) + _RECORD_SPARE_BYTES
+    room = len(pack_block(RECORD_TAG, record)) + _RECORD_SPARE_BYTES + _DISK_BYTES * disk_files
     layout = plan_prefix(domain_xml, None, room)
     return build_prefix(layout, header, domain_xml, None, record, life_block(LifeState.PARTIAL, {}))

@@ -28,7 +28,7 @@ from ._recovery import Remedy
 from ._request import SaveRequest
 from ._resume import before_of, hold_of, plan_of, session_of
 from ._session import SaveSession
-from ._steps import CONTENT, compare_content, publish_image, verify_image
+from ._steps import CONTENT, compare_content, note_disks, publish_image, verify_image
 from ._undo import SaveFailed, advice, put_back, undo
 
 # One run leaves one file; several dead runs into several paths leave as many.
@@ -146,6 +146,7 @@ class Recovery:
         """Verify and publish what QEMU wrote; what does not verify is undone, and None returned."""
         try:
             report = await self._await_end(session)
+            await note_disks(session)
             structure, verified = await verify_image(session, report)
             if verified != CONTENT and session.was_running:
                 raise Unproven("It cannot be proved that the guest has not run since.")

@@ -44,7 +44,14 @@ from ._recover import Recovery
 from ._request import SaveRequest
 from ._resume import plan_of
 from ._session import SaveSession
-from ._steps import begin_image, prepare_qemu, publish_image, verify_image, write_guest
+from ._steps import (
+    begin_image,
+    note_disks,
+    prepare_qemu,
+    publish_image,
+    verify_image,
+    write_guest,
+)
 from ._target import is_same_guest
 from ._undo import SaveFailed, undo
 
@@ -201,7 +208,12 @@ def _session(
         guest,
         plan,
         image,
-        build_beginning(plan, domain_xml, build_record(guest, plan, inode)),
+        build_beginning(
+            plan,
+            domain_xml,
+            build_record(guest, plan, inode),
+            disk_files=len(guest.block_nodes),
+        ),
         Bookmark(SAVE, os.path.abspath(image.path), inode, state_before(guest)),
         deadline,
     )
@@ -233,6 +245,7 @@ async def _run(
             _prove_direct_io(session, request, existing)
         await prepare_qemu(session)
         migration = await write_guest(session)
+        await note_disks(session)
         structure, verified = await verify_image(session, migration)
         publish_image(session)
     except BaseException as exc:

@@ -16,19 +16,23 @@ import time
 
 from .._errors import ImageInvalid, MigrationFailed, QmpCommandError, VmfleetError
 from .._pipeline import Pipeline, decode_and_verify
+from .._qemu._block_graph import parse_block_nodes
+from .._qemu._description import query_hardware
 from .._qemu._fdset import hand_over, uri
+from .._qemu._fence import take_fingerprints
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._ram_blocks import compare
 from .._saveimage._compressors import compressor_of
 from .._saveimage._header import MAGIC_PARTIAL
 from .._saveimage._life import LifeState, life_block
-from .._saveimage._prefix import relabelled
+from .._saveimage._prefix import record_in, relabelled, with_record
 from .._saveimage._verify import Structure, verify_structure
 from .._uninterrupted import finished_first
 from ._content import RamRange, first_difference
 from ._counts import missing_pages
 from ._hold import STOP_SECONDS
 from ._plan import MAPPED_RAM
+from ._record import completed_record
 from ._session import SaveSession
 
 CONTENT = "content"
@@ -130,6 +134,21 @@ def _address(session: SaveSession) -> str:
     if session.fdset_id is None or session.pipeline is not None:
         return f"fd:{session.fd_name}"
     return uri(session.fdset_id, session.data_offset_bytes)
+
+
+async def note_disks(session: SaveSession) -> None:
+    """The record gets what shows only now: the guest's devices at the very end, and its disks,
+    flushed and let go of."""
+    session.step = "noting the state of the disks"
+    monitor, process = session.monitor, session.guest.process
+    pid = process.pid if process is not None else None
+    nodes = parse_block_nodes(await monitor.execute("query-named-block-nodes", {"flat": True}))
+    hardware = await query_hardware(monitor, await monitor.execute("query-cpus-fast"), pid)
+    disks = await session.in_thread(lambda: take_fingerprints(nodes, pid))
+    record = record_in(session.beginning)
+    if record is None:
+        raise ImageInvalid(session.image.path, 0, "its record is gone")
+    session.beginning = with_record(session.beginning, completed_record(record, hardware, disks))
 
 
 async def verify_image(session: SaveSession, report: MigrationReport) -> tuple[Structure, str]:

@@ -124,6 +124,25 @@ def relabelled(prefix: bytes, life: t.Mapping[str, t.Any]) -> bytes:
     return prefix[:start] + block.ljust(ALIGNMENT_BYTES, b"\0")
 
 
+def record_in(prefix: bytes) -> dict[str, t.Any] | None:
+    """The record in the beginning of an image; None without a sound one."""
+    start = _record_offset(prefix, 0)
+    return None if start is None else unpack_block(RECORD_TAG, prefix[start:])
+
+
+def with_record(prefix: bytes, record: t.Mapping[str, t.Any]) -> bytes:
+    """The same beginning of an image with another record, in the room that was planned for it.
+
+    Raises `ValueError` when there is no record, or not enough room.
+    """
+    start = _record_offset(prefix, 0)
+    end = len(prefix) - ALIGNMENT_BYTES
+    block = pack_block(RECORD_TAG, record)
+    if start is None or len(block) > end - start:
+        raise ValueError(f"a record of {len(block)} bytes does not fit between {start} and {end}")
+    return prefix[:start] + block.ljust(end - start, b"\0") + prefix[end:]
+
+
 def _text(area: bytes, start: int, end: int, what: str, path: str) -> tuple[str, int]:
     """The NUL-terminated text in ``area[start:end]`` and the offset behind it."""
     stop = area.find(b"\0", start, end)
@@ -137,12 +156,16 @@ def _text(area: bytes, start: int, end: int, what: str, path: str) -> tuple[str,
         ) from exc
 
 
-def _find_record(area: bytes, text_end: int) -> dict[str, t.Any] | None:
-    first = _align_up(HEADER_BYTES + text_end, ALIGNMENT_BYTES) - HEADER_BYTES
-    for start in range(first, len(area), ALIGNMENT_BYTES):
-        if area[start : start + TAG_BYTES] == RECORD_TAG:
-            return unpack_block(RECORD_TAG, area[start:])
+def _record_offset(start_of_file: bytes, text_end: int) -> int | None:
+    for start in range(_align_up(text_end, ALIGNMENT_BYTES), len(start_of_file), ALIGNMENT_BYTES):
+        if start_of_file[start : start + TAG_BYTES] == RECORD_TAG:
+            return start
     return None
+
+
+def _find_record(area: bytes, text_end: int) -> dict[str, t.Any] | None:
+    start = _record_offset(bytes(HEADER_BYTES) + area, HEADER_BYTES + text_end)
+    return None if start is None else unpack_block(RECORD_TAG, area[start - HEADER_BYTES :])
 
 
 def _life_room(area: bytes, text_end: int, data_offset: int) -> int | None:

@@ -56,7 +56,6 @@ def test_everything_that_a_plan_needs_is_asked_for(model):
     assert (guest.name, guest.uuid) == (model.qemu.name, model.qemu.uuid)
     assert (guest.run_state, guest.qemu_version) == ("running", "10.0.2")
     assert guest.machine_type == "pc-i440fx-10.0"
-    assert guest.machine_qom_type == "pc-i440fx-10.0-machine"
     assert (guest.architecture, guest.accelerator) == ("x86_64", "kvm")
     assert (guest.memory_bytes, guest.ram_bytes, guest.vcpus) == (RAM_BYTES, RAM_BYTES, 1)
     assert (guest.migration_status, guest.blocked_reasons) == (None, ("non-migratable device",))
@@ -148,13 +147,17 @@ def test_the_process_is_that_of_the_vcpus_not_of_a_proxy_on_the_socket(model):
 
 @pytest.mark.parametrize("thread_id", [0, 1 << 30])
 def test_without_visible_vcpus_it_is_who_answers_on_the_socket(model, thread_id):
-    model.monitor.expect("query-cpus-fast").returns([{"cpu-index": 0, "thread-id": thread_id}])
+    model.monitor.expect("query-cpus-fast").returns(
+        [{"cpu-index": 0, "thread-id": thread_id, "qom-path": "/machine/unattached/device[0]"}]
+    )
     assert look(model).process == identify(os.getpid())
 
 
 def test_a_thread_number_of_another_namespace_is_not_taken_for_qemu(model):
     with subprocess.Popen(["sleep", "600"]) as other:
-        model.monitor.expect("query-cpus-fast").returns([{"cpu-index": 0, "thread-id": other.pid}])
+        model.monitor.expect("query-cpus-fast").returns(
+            [{"cpu-index": 0, "thread-id": other.pid, "qom-path": "/machine/unattached/device[0]"}]
+        )
         try:
             guest = look(model)
         finally:
@@ -174,7 +177,9 @@ def test_a_thread_number_of_another_namespace_is_not_taken_for_qemu(model):
         (a_node("relative-and-gone.img"), True),
         (a_node(""), False),
         (a_node('json:{"driver": "file", "filename": "disk.img"}'), False),
-        (a_node(__file__), False),
+        (a_node(os.devnull), False),
+        # Deleted while open, and made again by somebody else.
+        (a_node(__file__), True),
     ],
 )
 def test_a_disk_file_counts_as_gone_only_when_qemu_would_not_find_it_either(model, node, gone):
@@ -196,14 +201,18 @@ def test_a_relative_name_is_looked_for_in_qemus_working_directory(model, tmp_pat
     model.qemu.block_nodes = [a_node("disk.img")]
     model.qemu.end_process()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    model.qemu.start_process(tmp_path)
+    model.qemu.start_process(tmp_path, "disk.img")
     monkeypatch.chdir("/")
     assert look(model).missing_files == frozenset()
 
 
 def test_a_file_in_a_directory_that_may_not_be_entered_does_not_count_as_gone(model, monkeypatch):
+    look_at = os.stat
+
     def stat(path, **options):
-        raise PermissionError
+        if path == ELSEWHERE:
+            raise PermissionError
+        return look_at(path, **options)
 
     model.qemu.block_nodes = [a_node(ELSEWHERE)]
     with monkeypatch.context() as patch:

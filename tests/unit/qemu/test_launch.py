@@ -113,6 +113,27 @@ def test_a_program_that_cannot_be_executed_says_so(tmp_path):
     assert (status, said) == (127, f"{program}: Exec format error")
 
 
+def test_a_launcher_that_cannot_work_is_no_qemu(monkeypatch):
+    monkeypatch.setattr(_launch, "LAUNCHER", "raise SystemExit('no more processes')")
+    with pytest.raises(LaunchFailed, match="ended before it began one: no more processes"):
+        asyncio.run(launch(SLEEP))
+
+
+def test_a_launcher_that_ends_while_it_is_let_go_does_no_harm(monkeypatch):
+    """Python 3.8 tells of it; later ones look first."""
+
+    def ended():
+        raise ProcessLookupError
+
+    async def let_go():
+        launched = await launch(["true"])
+        await until_ended(launched)
+        monkeypatch.setattr(launched._launcher, "kill", ended)
+        await launched.let_go()
+
+    asyncio.run(let_go())
+
+
 # What it is started with.
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused, StoreError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _load
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import RestoreFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore
 from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
     break_link,

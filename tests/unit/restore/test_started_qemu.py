@@ -14,8 +14,8 @@ import pytest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._launch import launch
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import identify
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _run
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import RestoreFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _starter
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore
 from ansible_collections.vmfleet.suspend.tests.support.model_guest import (
     break_link,
@@ -34,7 +34,7 @@ class OwnQemu:
         self._stack, self._directory, self._fields = stack, directory, fields
         self.argv, self.pid, self.model = None, 0, None
 
-    async def __call__(self, argv):
+    async def __call__(self, argv, surroundings=None):
         self.argv = list(argv)
         self.model = self._stack.enter_context(
             model_guest(self._directory, incoming=True, **self._fields)
@@ -55,7 +55,7 @@ def start_own(tmp_path, monkeypatch):
         def start(**fields):
             own = OwnQemu(stack, tmp_path, **fields)
             stack.callback(own.end)
-            monkeypatch.setattr(_run, "launch", own)
+            monkeypatch.setattr(_starter, "launch", own)
             return own
 
         yield start
@@ -89,13 +89,13 @@ def test_a_started_qemu_whose_guest_may_run_is_left_alone(start_own, image, tmp_
     own = start_own()
     begin = own.__call__
 
-    async def lose_the_answer(argv):
-        launched = await begin(argv)
+    async def lose_the_answer(argv, surroundings=None):
+        launched = await begin(argv, surroundings)
         once(own.model, "cont", break_link)
         return launched
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_run, "launch", lose_the_answer)
+        patch.setattr(_starter, "launch", lose_the_answer)
         with pytest.raises(RestoreFailed, match="not known"):
             do_restore(tmp_path / "qmp", image, argv=ARGV)
     assert identify(own.pid) is not None

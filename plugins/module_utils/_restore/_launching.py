@@ -1,0 +1,94 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Which QEMU a restore would start, and how: pure functions from image and options."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .._errors import Refused
+from .._image_record import SavedImage
+from .._qemu._argv import incoming_argv
+from .._qemu._recorded_argv import relaunch
+from .._qemu._surroundings import Surroundings
+from ._request import RestoreRequest
+
+ROOT = 0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """``argv``: complete, so that QEMU waits on ``qmp_socket``; ``own_argv``: the same without the
+    words that make it wait, ``changes``: what was changed in it, in sentences. ``surroundings``:
+    how the recorded QEMU was run, None where argv was given and runs as this run does.
+    ``systemd_unit``: the unit that shall run it."""
+
+    argv: tuple[str, ...]
+    own_argv: tuple[str, ...]
+    changes: tuple[str, ...]
+    qmp_socket: str
+    surroundings: Surroundings | None
+    systemd_unit: str | None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the image decides what runs."""
+        return self.surroundings is not None
+
+    @property
+    def directory(self) -> str:
+        """Where relative names in it start."""
+        return self.surroundings.cwd if self.surroundings is not None else os.getcwd()
+
+    @property
+    def origin(self) -> str:
+        """For the plan."""
+        return "recorded" if self.recorded else "given"
+
+
+def choose_socket(saved: SavedImage, request: RestoreRequest) -> str:
+    """Where the QEMU listens: as asked, else where the guest's did. Raises `Refused`."""
+    found = request.qmp_socket or saved.qmp_socket
+    if found is None:
+        raise Refused(
+            f"The image {request.path} does not tell where its guest's monitor was: it was not "
+            "written by this collection, or virsh save-image-define wiped its record. Give "
+            "qmp_socket."
+        )
+    return found
+
+
+def choose_launch(saved: SavedImage, request: RestoreRequest, qmp_socket: str) -> Launch | None:
+    """The QEMU to start where none waits; None when nothing tells how.
+
+    Raises `Refused` when the recorded command line cannot be used again.
+    """
+    unit = request.systemd_unit or saved.systemd_unit
+    if request.argv is not None:
+        words, changes = incoming_argv(request.argv, qmp_socket)
+        return Launch(tuple(words), request.argv, changes, qmp_socket, None, unit)
+    recorded = saved.launch
+    if recorded is None:
+        return None
+    again = relaunch(
+        recorded.argv,
+        program=recorded.executable,
+        machine_type=saved.machine_type or "",
+        changed_user=recorded.user_id != ROOT,
+    )
+    words, changes = incoming_argv(again.argv, qmp_socket)
+    return Launch(tuple(words), again.argv, again.changes + changes, qmp_socket, recorded, unit)
+
+
+def words_or_none(
+    saved: SavedImage, request: RestoreRequest, qmp_socket: str
+) -> tuple[str, ...] | None:
+    """The command line that a run which died would have started; None where there is none."""
+    try:
+        launch = choose_launch(saved, request, qmp_socket)
+    except Refused:
+        return None
+    return launch.argv if launch is not None else None

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The QEMU that a restore starts: from given words, as it was recorded, or through its unit."""
+
+from __future__ import annotations
+
+from .._errors import Refused
+from .._image_record import SavedImage
+from .._qemu._launch import LaunchedQemu, launch, wait_for_monitor
+from .._qemu._monitor import Monitor
+from .._uninterrupted import finished_first
+from ._checks import Check, look_at_image, look_at_launch, refuse_problems
+from ._launching import Launch, choose_launch
+from ._load import RestoreSession
+from ._request import RestoreRequest
+
+
+class Starter:
+    """``checks``: what was asked before the start; ``launched``: the QEMU, while this run watches
+    it; ``ended``: it was started, and ended by this run."""
+
+    def __init__(self, session: RestoreSession, request: RestoreRequest, qmp_socket: str) -> None:
+        self._session = session
+        self._request = request
+        self._qmp_socket = qmp_socket
+        self.launch: Launch | None = None
+        self.launched: LaunchedQemu | None = None
+        self.checks: list[Check] = []
+        self.ended = False
+
+    @property
+    def _image(self) -> SavedImage:
+        return self._session.image
+
+    def prepare(self, *, may_be_unknown: bool) -> None:
+        """Choose what to start, and refuse what must not be. Raises `Refused`.
+
+        ``may_be_unknown``: nothing is started now, so that nothing need tell how.
+        """
+        self.launch = choose_launch(self._image, self._request, self._qmp_socket)
+        self.checks = look_at_image(self._image, self._request, None)
+        if self.launch is not None:
+            self.checks += look_at_launch(self._image, self._request, self._session.fd, self.launch)
+        refuse_problems(self._request.path, self.checks)
+        if self.launch is None and not may_be_unknown:
+            raise Refused(
+                f"Nothing listens on {self._qmp_socket}, and the image {self._request.path} does "
+                "not tell how its QEMU was run: it was not written by this collection, virsh "
+                "save-image-define wiped its record, or the save could not see the process. Start "
+                "a QEMU there with -incoming defer -S, or give argv and this module starts it."
+            )
+
+    async def start(self) -> Monitor:
+        """Start it and connect to its monitor. `prepare` came first."""
+        if self.launch is None:
+            raise AssertionError("nothing was prepared")
+        self._session.step = "starting QEMU"
+        self.launched = await finished_first(launch(self.launch.argv, self.launch.surroundings))
+        self._session.actions += [
+            f"started QEMU (pid {self.launched.pid})",
+            *self.launch.changes,
+            *self.launched.notes,
+        ]
+        return await wait_for_monitor(self.launched, self._qmp_socket, self._session.deadline)
+
+    async def end(self) -> None:
+        """End it. Its vCPUs never ran."""
+        if self.launched is not None:
+            await self.launched.end()
+            self.ended = True
+            self._session.actions.append("ended the QEMU that was started")
+
+    async def let_go(self) -> None:
+        """Stop watching it."""
+        if self.launched is not None:
+            await self.launched.let_go()
