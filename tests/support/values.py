@@ -19,6 +19,9 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process imp
     ProcessIdentity,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._ram_blocks import LiveRamBlock
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._surroundings import (
+    Surroundings,
+)
 
 UUID = "6f3c1c7e-2a40-4d3f-9d0a-3e5b0c1f8a77"
 OTHER_UUID = "11111111-2222-3333-4444-555555555555"
@@ -34,6 +37,20 @@ OFFER = Offer(
     capabilities={"events": False, "mapped-ram": False, "multifd": False, "xbzrle": False},
     parameters={"max-bandwidth": 1 << 27, "multifd-channels": 2, "direct-io": False},
     migrate_incoming_exit_on_error=True,
+)
+
+SURROUNDINGS = Surroundings(
+    argv=("qemu-system-x86_64", "-machine", "q35", "-m", "64"),
+    executable="/usr/bin/qemu-system-x86_64",
+    executable_deleted=False,
+    cwd="/",
+    user_id=64055,
+    group_id=64055,
+    groups=(64055,),
+    limits={},
+    umask=0o22,
+    environment={},
+    namespaces={},
 )
 
 
@@ -59,6 +76,7 @@ def a_guest(**changes: t.Any) -> Guest:
         block_exports=(),
         missing_files=frozenset(),
         ram_blocks=(LiveRamBlock("pc.ram", 4096, RAM_BYTES, RAM_BYTES, 0x7F0000000000),),
+        surroundings=SURROUNDINGS,
     )
     return replace(guest, **changes)
 

@@ -16,6 +16,7 @@ from ._devices import Device, query_device, query_devices
 from ._disks import Disk, parse_disk
 from ._monitor import Monitor
 from ._ram_blocks import LiveRamBlock, compare, compare_machine
+from ._secrets import hide_in
 
 _BACKEND = "/virtio-backend"
 _NAMED = "/machine/peripheral/"
@@ -187,6 +188,6 @@ def _words(disk: Disk) -> str:
     if not disk.chain:
         return "empty"
     return " on ".join(
-        f"{image.filename} ({image.image_format}, {image.virtual_size_bytes} bytes)"
+        f"{hide_in(image.filename)} ({image.image_format}, {image.virtual_size_bytes} bytes)"
         for image in disk.chain
     )

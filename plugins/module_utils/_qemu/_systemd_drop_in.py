@@ -89,7 +89,9 @@ def write_drop_in(unit: Unit, argv: t.Sequence[str]) -> str:
     path = drop_in_path(unit)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     new = f"{path}.new"
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
+    with open(
+        os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as target:
         target.write(text)
     os.replace(new, path)
     return path

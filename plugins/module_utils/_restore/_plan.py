@@ -142,11 +142,11 @@ def decide_for_live_guest(saved: SavedImage, guest: Guest, request: RestoreReque
             "it later would corrupt the guest's disks.",
             guest={"state": guest.run_state},
         )
-    holds = guest.process is not None and guest.process == saved.saved_from
-    if holds and guest.run_state == "postmigrate":
+    source = guest.process
+    if source is not None and source == saved.saved_from and guest.run_state == "postmigrate":
         raise Refused(
             f"The guest {saved.name} is still held by the QEMU that it was saved from, process "
-            f"{guest.process.pid}, in run state {guest.run_state}. Let it go with a save to the "
+            f"{source.pid}, in run state {guest.run_state}. Let it go with a save to the "
             "same path: guest_state stopped ends that QEMU, guest_state running lets the guest go "
             "on there and spends the image.",
             guest={"state": guest.run_state},

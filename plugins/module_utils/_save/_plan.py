@@ -21,6 +21,7 @@ from .._qemu._guest import Guest
 from .._qemu._negotiation import Ask, Negotiated, negotiate
 from .._qemu._recorded_argv import relaunch
 from .._qemu._run_states import migration_status_blocks, save_decision
+from .._qemu._secrets import hide_in
 from ._request import SaveRequest
 from ._target import canonical_uuid, replace_refusal
 
@@ -206,9 +207,9 @@ def check_guest(request: SaveRequest, guest: Guest) -> tuple[str, ...]:
         request.allow,
     ):
         if problem.overridable and problem.code in request.allow:
-            warnings.append(problem.message)
+            warnings.append(hide_in(problem.message))
         else:
-            problems.append(problem.message)
+            problems.append(hide_in(problem.message))
     if problems:
         raise Refused(
             f"The guest on {guest.qmp_socket} cannot be saved now: " + "; ".join(problems),

@@ -1,0 +1,309 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""A guest that systemd runs: ending it so that it stays ended, and starting it to be loaded.
+
+Sources: systemd.service(5), systemd.unit(5), org.freedesktop.systemd1(5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import typing as t
+
+from .._errors import Refused
+from .._uninterrupted import uninterrupted
+from ._deadline import Deadline
+from ._launch import LaunchFailed, resolve_program
+from ._process import ProcessIdentity, identify, is_alive
+from ._systemctl import SystemdError, properties, systemctl
+from ._systemd_drop_in import drop_in_path, remove_drop_in, write_drop_in
+from ._systemd_unit import Membership, Unit, own_unit, save_refusal, unit_of
+
+_POLL_SECONDS = 0.05
+# systemd ends what does not end by itself after TimeoutStopSec=, 90 s where nothing else is set.
+_STOP_SECONDS = 300.0
+_START_SECONDS = 600.0
+_SETTLE_SECONDS = 120.0
+_ENDED = ("inactive", "failed")
+_CLD_EXITED = "1"
+
+
+def unit_of_process(pid: int) -> Membership | None:
+    """The service that ``pid`` belongs to; None when it belongs to none or cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as source:
+            return unit_of(source.read())
+    except OSError:
+        return None
+
+
+async def unit_to_stop(pid: int, named: str | None) -> Unit | None:
+    """The unit to `stop` in place of telling QEMU ``pid`` to quit; None when QEMU just quits.
+
+    ``named``: the option systemd_unit. Changes nothing. Raises `Refused` when the guest would not
+    stay ended, or ``named`` is not what runs it; `SystemdError`.
+    """
+    member = unit_of_process(pid)
+    unit = own_unit(named, os.geteuid()) if named is not None else None
+    restart = None
+    if member is not None:
+        try:
+            shown = await properties(member.unit)
+        except (Refused, SystemdError):
+            shown = {}
+        if shown.get("ControlGroup") == member.control_group:
+            if not _ends_with(int(shown["MainPID"]), pid):
+                member = None
+            elif not os.path.exists(drop_in_path(member.unit)):
+                restart = shown["Restart"]
+    runs_in_named = False
+    if unit is not None and member is not None and unit.user_id == member.unit.user_id:
+        # The name may be an alias of the unit's.
+        runs_in_named = (await properties(unit))["ControlGroup"] == member.control_group
+    refusal = save_refusal(member.unit if member else None, restart, unit, runs_in_named)
+    if refusal is not None:
+        raise Refused(refusal)
+    return member.unit if unit is not None and member is not None else None
+
+
+def _ends_with(main_pid: int, pid: int) -> bool:
+    # A unit without a main process ends with its last one. A main process that is no ancestor, such
+    # as the cron daemon of a QEMU that daemonized, does not wait for the guest.
+    ancestor = pid
+    while ancestor > 1 and main_pid not in (0, ancestor):
+        ancestor = _parent(ancestor)
+    return ancestor > 1
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+async def stop(unit: Unit) -> None:
+    """End the unit and everything in it, so that it stays ended, and remove what a killed restore
+    left of its drop-in file. Nothing happens to a unit that does not run.
+
+    Raises `SystemdError` when it does not end within five minutes; the file is then still there,
+    because without it systemd would start the unit again once it ends.
+    """
+    await begin_stop(unit)
+    await finish_stop(unit)
+
+
+async def begin_stop(unit: Unit) -> None:
+    """Ask for the end. From now on systemd does not start the unit again, whoever ends it, so that
+    QEMU may be told to quit: an ``ExecStop=`` may wait for a guest that is saved and never ends."""
+    await systemctl(unit, "stop", "--no-block", "--", unit.name)
+
+
+async def finish_stop(unit: Unit) -> None:
+    """Wait for the end that `begin_stop` asked for; the rest of `stop`."""
+    try:
+        await _wait_for(unit, lambda now: _is_over(now), Deadline(_STOP_SECONDS), "ending")
+    except _Late as late:
+        raise SystemdError(
+            f"systemd was told to stop {unit}, but it did not end within {_STOP_SECONDS:g} s "
+            f"({late}). See `systemctl status {unit.name}`."
+        ) from None
+    if os.path.exists(drop_in_path(unit)):
+        await _remove(unit)
+
+
+async def _remove(unit: Unit) -> None:
+    remove_drop_in(unit)
+    await systemctl(unit, "daemon-reload")
+
+
+class _Late(Exception):
+    """A unit did not come into the wanted state."""
+
+
+def _is_over(now: t.Mapping[str, str]) -> bool:
+    # With a job it has yet to begin, or to end.
+    return now["ActiveState"] in _ENDED and not now["Job"].strip("0")
+
+
+async def _wait_for(
+    unit: Unit,
+    wanted: t.Callable[[t.Mapping[str, str]], bool],
+    deadline: Deadline,
+    doing: str,
+) -> t.Mapping[str, str]:
+    while True:
+        now = await properties(unit)
+        if wanted(now):
+            return now
+        if deadline.remaining_seconds() == 0:
+            raise _Late(f"it is still {doing}: {now['ActiveState']}, {now['SubState']}")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+class UnitQemu:
+    """A QEMU that this run started through a unit; what `LaunchedQemu` is for one without.
+
+    ``unit`` has a drop-in file until `settle` or `end`.
+    """
+
+    def __init__(self, unit: Unit, process: ProcessIdentity) -> None:
+        self.unit = unit
+        self.pid = process.pid
+        self.notes: tuple[str, ...] = ()
+        self._process = process
+        self._end = asyncio.ensure_future(_status_of_end(unit, process))
+
+    def exit_status(self) -> int | None:
+        """How the process ended (negative: by that signal); None while it runs."""
+        return self._end.result() if self._end.done() else None
+
+    def stderr_tail(self) -> str:
+        """Where to read what QEMU said: systemd has it."""
+        user = "" if self.unit.user_id is None else "--user "
+        return f"`journalctl {user}--unit {self.unit.name}` has its words"
+
+    def describe_end(self) -> str:
+        """How it ended, for an error message."""
+        status = self.exit_status()
+        how = f"was killed by signal {-status}" if status and status < 0 else f"exited {status}"
+        return f"QEMU {how} under {self.unit}; {self.stderr_tail()}"
+
+    async def settle(self) -> None:
+        """See `settle`."""
+        await settle(self.unit, self.pid)
+
+    async def end(self) -> None:
+        """Stop the unit, which is then as it was. The vCPUs must never have run."""
+        await stop(self.unit)
+
+    async def let_go(self) -> None:
+        """Stop watching; a QEMU that runs goes on."""
+        self._end.cancel()
+        await asyncio.gather(self._end, return_exceptions=True)
+
+
+async def _status_of_end(unit: Unit, process: ProcessIdentity) -> int:
+    while is_alive(process):
+        await asyncio.sleep(_POLL_SECONDS)
+    try:
+        now = await _wait_for(
+            unit,
+            lambda now: now["MainPID"] != str(process.pid),
+            Deadline(_SETTLE_SECONDS),
+            "ending",
+        )
+    except (_Late, SystemdError, Refused):
+        return -signal.SIGKILL
+    status = int(now["ExecMainStatus"] or 0)
+    return status if now["ExecMainCode"] == _CLD_EXITED else -status
+
+
+async def start_with(unit: Unit, argv: t.Sequence[str], deadline: Deadline) -> UnitQemu:
+    """Start the unit with ``argv`` in place of its ``ExecStart=`` and without ``Restart=``; all else
+    is the unit's own: user, directory, limits, ``ExecStartPre=`` and ``ExecStartPost=``.
+
+    A drop-in file that a killed run left is replaced. Raises `Refused` before anything starts when
+    the unit cannot be started so, `LaunchFailed` when QEMU does not start, `DeadlineExceeded`,
+    `SystemdError`; after each of them the unit is stopped and as it was.
+    """
+    unit = await _startable(unit)
+    words = [os.path.abspath(resolve_program(argv[0])), *argv[1:]]
+    path = write_drop_in(unit, words)
+    try:
+        await systemctl(unit, "daemon-reload")
+        _require_in_force(unit, path, await properties(unit))
+        await systemctl(unit, "start", "--no-block", "--", unit.name)
+        return UnitQemu(unit, await _started(unit, deadline))
+    except BaseException:
+        await uninterrupted(stop(unit))
+        raise
+
+
+async def _startable(unit: Unit) -> Unit:
+    now = await properties(unit)
+    if now["LoadState"] != "loaded":
+        raise Refused(
+            f"There is no {unit} that could be started here ({now['LoadState']}). Install or "
+            "unmask its file, or give another systemd_unit; a unit that systemd-run made is gone "
+            "once it was stopped."
+        )
+    if not _is_over(now):
+        raise Refused(
+            f"The guest cannot be started as {unit}: that runs already ({now['ActiveState']}, main "
+            f"process {now['MainPID']}). If what it runs may end, `systemctl stop {now['Id']}`, "
+            "and restore again."
+        )
+    return Unit(now["Id"], unit.user_id)
+
+
+def _require_in_force(unit: Unit, path: str, now: t.Mapping[str, str]) -> None:
+    files = now["DropInPaths"]
+    if not f" {files}".endswith(f" {path}"):
+        raise Refused(
+            f"systemd reads other files of {unit} after {path}, and they may give it another "
+            f"command line ({files or 'it does not read this one at all'}). Rename those that "
+            "come later in the order of their names."
+        )
+    if (now["Type"], now["Restart"]) != ("exec", "no"):
+        raise Refused(
+            f"The systemd of this host does not take {path}: {unit} has Type={now['Type']} and "
+            f"Restart={now['Restart']} with it. It needs systemd 240 or newer."
+        )
+
+
+async def _started(unit: Unit, deadline: Deadline) -> ProcessIdentity:
+    limit = Deadline(_START_SECONDS)
+    while True:
+        now = await properties(unit)
+        # start-post: the program runs, and so does an ExecStartPost=, which may wait for the guest.
+        if now["SubState"] in ("running", "start-post"):
+            process = identify(int(now["MainPID"]))
+            if process is not None:
+                return process
+        if _is_over(now):
+            raise LaunchFailed(
+                f"systemd did not start QEMU as {unit}: {now['Result']}, exit status "
+                f"{now['ExecMainStatus'] or 0}. `systemctl status {unit.name}` and `journalctl "
+                f"--unit {unit.name}` say more."
+            )
+        deadline.check(f"systemd was starting {unit}")
+        if limit.remaining_seconds() == 0:
+            raise LaunchFailed(
+                f"{unit} has not started within {_START_SECONDS:g} s ({now['ActiveState']}, "
+                f"{now['SubState']}). See `systemctl status {unit.name}`."
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def settle(unit: Unit, pid: int) -> None:
+    """Give the unit back its own settings, ``Restart=`` among them, with the QEMU ``pid`` as its
+    main process. For a guest that was loaded; also by the run after one that was killed.
+
+    Raises `SystemdError` when the unit is not up within two minutes, its drop-in file still there,
+    or systemd no longer has this process as the main one.
+    """
+    path = drop_in_path(unit)
+    try:
+        # Before that, the time since the start would count against the unit's own TimeoutStartSec=.
+        await _wait_for(
+            unit, lambda now: now["SubState"] == "running", Deadline(_SETTLE_SECONDS), "starting"
+        )
+    except _Late as late:
+        raise SystemdError(
+            f"The guest runs, but {unit} is not up ({late}); see its ExecStartPost=. Until then "
+            f"systemd would start it waiting for an image: remove {path} and run `systemctl "
+            "daemon-reload` once it is up."
+        ) from None
+    await _remove(unit)
+    now = await properties(unit)
+    if (now["ActiveState"], now["MainPID"]) != ("active", str(pid)):
+        raise SystemdError(
+            f"systemd does not have the guest's QEMU ({pid}) as the main process of {unit}, but "
+            f"{now['MainPID']} ({now['ActiveState']}). See `systemctl status {unit.name}`."
+        )
