@@ -114,6 +114,13 @@ options:
     description: Replace even another guest's image, or one that is not spent.
     type: bool
     default: false
+  systemd_unit:
+    description:
+      - The systemd unit that runs this guest and nothing else. It is stopped in place of QEMU, so
+        that systemd does not start the guest again.
+      - Needed where that unit has C(Restart=) set to anything but V(no). It goes into the image,
+        and M(vmfleet.suspend.qemu_restore) starts the guest through it.
+    type: str
   qemu_conf:
     description:
       - The host's qemu.conf, for its save settings. A missing file means defaults; an unreadable
@@ -300,11 +307,16 @@ plan:
     image_version: 3
     layout: mapped-ram
     parallel_channels: 2
+    systemd_unit: null
     recovers:
       path: /var/lib/vmfleet/images/.web01.save.partial
       reason: its run died before the image was whole
       remedy: undo
   contains:
+    systemd_unit:
+      description: The unit that is stopped in place of QEMU, null when QEMU is told to quit.
+      type: str
+      returned: always
     recovers:
       description:
         - What a run that died left, and what is done about it first; null when there is nothing.
@@ -357,6 +369,7 @@ def argument_spec() -> dict[str, t.Any]:
         domain_xml_file=dict(type="path"),
         allow=dict(type="list", elements="str", choices=["lose_bitmaps"], default=[]),
         overwrite=dict(type="bool", default=False),
+        systemd_unit=dict(type="str"),
         qemu_conf=dict(type="path", default="/etc/libvirt/qemu.conf"),
     )
 
@@ -384,6 +397,7 @@ def request_from(params: t.Mapping[str, t.Any]) -> SaveRequest:
             "domain_xml_file",
             "overwrite",
             "qemu_conf",
+            "systemd_unit",
         )
     }
     return SaveRequest(

@@ -68,6 +68,18 @@ def resolve_program(program: str) -> str:
     return found
 
 
+class StartedQemu(t.Protocol):
+    """What is asked of a QEMU that is being started, whoever started it."""
+
+    pid: int
+
+    def exit_status(self) -> int | None:
+        """How the process ended (negative: by that signal); None while it runs."""
+
+    def describe_end(self) -> str:
+        """How it ended and what it said, for an error message."""
+
+
 class LaunchedQemu:
     """A QEMU that this run started, its launcher and its standard error.
 
@@ -194,7 +206,7 @@ async def _launched(
         return LaunchedQemu(pid, launcher, os.dup(stderr.fileno()), notes, secrets)
 
 
-async def wait_for_monitor(qemu: LaunchedQemu, qmp_socket: str, deadline: Deadline) -> Monitor:
+async def wait_for_monitor(qemu: StartedQemu, qmp_socket: str, deadline: Deadline) -> Monitor:
     """Connect as soon as QEMU answers.
 
     It listens before its main loop runs; with much memory to allocate that takes a while. Raises

@@ -41,12 +41,17 @@ class SystemdError(VmfleetError):
     """systemd refused, failed, or does not answer."""
 
 
+def system_runs() -> bool:
+    """Whether systemd runs this host; the test is sd_booted(3)'s."""
+    return os.path.isdir(_SYSTEM)
+
+
 def require_manager(unit: Unit) -> None:
     """Raise `Refused` when the systemd that this unit would belong to does not run.
 
-    The test is sd_booted(3)'s; a user's manager listens in the user's runtime directory.
+    A user's manager listens in the user's runtime directory.
     """
-    if unit.user_id is None and not os.path.isdir(_SYSTEM):
+    if unit.user_id is None and not system_runs():
         raise Refused(
             f"No systemd runs here (there is no {_SYSTEM}), so {unit} cannot be used. Leave "
             "systemd_unit out."

@@ -21,7 +21,7 @@ from ._launch import LaunchFailed, resolve_program
 from ._process import ProcessIdentity, identify, is_alive
 from ._systemctl import SystemdError, properties, systemctl
 from ._systemd_drop_in import drop_in_path, remove_drop_in, write_drop_in
-from ._systemd_unit import Membership, Unit, own_unit, save_refusal, unit_of
+from ._systemd_unit import Unit
 
 _POLL_SECONDS = 0.05
 # systemd ends what does not end by itself after TimeoutStopSec=, 90 s where nothing else is set.
@@ -30,61 +30,6 @@ _START_SECONDS = 600.0
 _SETTLE_SECONDS = 120.0
 _ENDED = ("inactive", "failed")
 _CLD_EXITED = "1"
-
-
-def unit_of_process(pid: int) -> Membership | None:
-    """The service that ``pid`` belongs to; None when it belongs to none or cannot be seen."""
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as source:
-            return unit_of(source.read())
-    except OSError:
-        return None
-
-
-async def unit_to_stop(pid: int, named: str | None) -> Unit | None:
-    """The unit to `stop` in place of telling QEMU ``pid`` to quit; None when QEMU just quits.
-
-    ``named``: the option systemd_unit. Changes nothing. Raises `Refused` when the guest would not
-    stay ended, or ``named`` is not what runs it; `SystemdError`.
-    """
-    member = unit_of_process(pid)
-    unit = own_unit(named, os.geteuid()) if named is not None else None
-    restart = None
-    if member is not None:
-        try:
-            shown = await properties(member.unit)
-        except (Refused, SystemdError):
-            shown = {}
-        if shown.get("ControlGroup") == member.control_group:
-            if not _ends_with(int(shown["MainPID"]), pid):
-                member = None
-            elif not os.path.exists(drop_in_path(member.unit)):
-                restart = shown["Restart"]
-    runs_in_named = False
-    if unit is not None and member is not None and unit.user_id == member.unit.user_id:
-        # The name may be an alias of the unit's.
-        runs_in_named = (await properties(unit))["ControlGroup"] == member.control_group
-    refusal = save_refusal(member.unit if member else None, restart, unit, runs_in_named)
-    if refusal is not None:
-        raise Refused(refusal)
-    return member.unit if unit is not None and member is not None else None
-
-
-def _ends_with(main_pid: int, pid: int) -> bool:
-    # A unit without a main process ends with its last one. A main process that is no ancestor, such
-    # as the cron daemon of a QEMU that daemonized, does not wait for the guest.
-    ancestor = pid
-    while ancestor > 1 and main_pid not in (0, ancestor):
-        ancestor = _parent(ancestor)
-    return ancestor > 1
-
-
-def _parent(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 async def stop(unit: Unit) -> None:
@@ -107,7 +52,7 @@ async def begin_stop(unit: Unit) -> None:
 async def finish_stop(unit: Unit) -> None:
     """Wait for the end that `begin_stop` asked for; the rest of `stop`."""
     try:
-        await _wait_for(unit, lambda now: _is_over(now), Deadline(_STOP_SECONDS), "ending")
+        await _wait_for(unit, _is_over, Deadline(_STOP_SECONDS), "ending")
     except _Late as late:
         raise SystemdError(
             f"systemd was told to stop {unit}, but it did not end within {_STOP_SECONDS:g} s "
@@ -205,7 +150,7 @@ async def _status_of_end(unit: Unit, process: ProcessIdentity) -> int:
 
 
 async def start_with(unit: Unit, argv: t.Sequence[str], deadline: Deadline) -> UnitQemu:
-    """Start the unit with ``argv`` in place of its ``ExecStart=`` and without ``Restart=``; all else
+    """Start the unit with ``argv`` in place of its ``ExecStart=``, without ``Restart=``. All else
     is the unit's own: user, directory, limits, ``ExecStartPre=`` and ``ExecStartPost=``.
 
     A drop-in file that a killed run left is replaced. Raises `Refused` before anything starts when
@@ -250,10 +195,12 @@ def _require_in_force(unit: Unit, path: str, now: t.Mapping[str, str]) -> None:
             f"command line ({files or 'it does not read this one at all'}). Rename those that "
             "come later in the order of their names."
         )
-    if (now["Type"], now["Restart"]) != ("exec", "no"):
+    if (now["LoadState"], now["Type"], now["Restart"]) != ("loaded", "exec", "no"):
         raise Refused(
-            f"The systemd of this host does not take {path}: {unit} has Type={now['Type']} and "
-            f"Restart={now['Restart']} with it. It needs systemd 240 or newer."
+            f"The systemd of this host does not take the command line that {unit} was given for "
+            f"the restore (LoadState={now['LoadState']}, Type={now['Type']}, "
+            f"Restart={now['Restart']}). It needs systemd 240 or newer; `journalctl --unit "
+            f"{unit.name}` says more. Or leave systemd_unit out."
         )
 
 
@@ -292,7 +239,10 @@ async def settle(unit: Unit, pid: int) -> None:
     try:
         # Before that, the time since the start would count against the unit's own TimeoutStartSec=.
         await _wait_for(
-            unit, lambda now: now["SubState"] == "running", Deadline(_SETTLE_SECONDS), "starting"
+            unit,
+            lambda now: now["SubState"] == "running" or _is_over(now),
+            Deadline(_SETTLE_SECONDS),
+            "starting",
         )
     except _Late as late:
         raise SystemdError(

@@ -15,7 +15,7 @@ import contextlib
 import os
 import typing as t
 
-from .._errors import Refused
+from .._errors import Refused, StoreError
 from ._systemd_unit import Unit
 
 # systemd reads the drop-ins of a unit in the order of their names, whichever directory they lie in.
@@ -84,16 +84,18 @@ def drop_in_path(unit: Unit) -> str:
 
 
 def write_drop_in(unit: Unit, argv: t.Sequence[str]) -> str:
-    """Write the file, whole or not at all, and return its path."""
-    text = drop_in_text(argv)
+    """Write the file, whole or not at all, and return its path. Raises `Refused`, `StoreError`."""
+    text = drop_in_text(argv).encode("utf-8")
     path = drop_in_path(unit)
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     new = f"{path}.new"
-    with open(
-        os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-    ) as target:
-        target.write(text)
-    os.replace(new, path)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        # The command line may hold secrets.
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
+            target.write(text)
+        os.replace(new, path)
+    except OSError as exc:
+        raise StoreError(f"{path} cannot be written: {exc.strerror}.") from exc
     return path
 
 

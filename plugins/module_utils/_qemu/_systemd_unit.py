@@ -123,8 +123,8 @@ def save_refusal(
         return None
     if restart is None:
         return (
-            f"The guest runs under {found}, and whether systemd starts it again when it ends cannot "
-            "be learned: that would be a second, fresh guest on the disks of the saved one. Give "
+            f"The guest runs under {found}, and it cannot be learned whether systemd starts it "
+            "again: that would be a fresh guest on the disks of the saved one. Give "
             f"systemd_unit={found.name} to a run by {_owner(found)}, so that the unit is stopped "
             "instead, if it is there for this guest alone."
         )

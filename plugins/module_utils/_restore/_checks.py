@@ -197,6 +197,7 @@ def _check_program(launch: Launch) -> Check:
         )
     if launch.surroundings is not None:
         problems += differing_namespaces(launch.surroundings.namespaces, own_namespaces())
+    if launch.surroundings is not None and launch.systemd_unit is None:
         try:
             choose_setting(launch.surroundings)
         except Refused as exc:

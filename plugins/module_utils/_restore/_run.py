@@ -217,6 +217,7 @@ class _Restore:
         report = await load(self._session, Destination(monitor, guest, plan, plan.negotiated))
         if plan.run_afterwards:
             await uninterrupted(self._run(monitor, guest))
+        await self._starter.settle(guest.process)
         return self._outcome(plan, guest, self._session.guest_state, changed=True, report=report)
 
     async def _use_another(self, ended: Monitor) -> RestoreOutcome:
@@ -270,6 +271,7 @@ class _Restore:
             return self._planned(plan, guest)
         if decision == "continue":
             await uninterrupted(self._run(monitor, guest))
+            await self._starter.settle(guest.process)
             return self._outcome(plan, guest, self._session.guest_state, changed=True)
         mine = guest.process is not None and self._image.loaded_into == guest.process
         unnoted = mine and self._image.state == "spent" and not self._image.continued
@@ -277,7 +279,8 @@ class _Restore:
             note_running(self._session, guest)
         if removes:
             remove_image(self._session)
-        changed = removes or self._recovers is not None
+        settled = not self._check_mode and await self._starter.settle(guest.process)
+        changed = removes or settled or self._recovers is not None
         return self._outcome(plan, guest, guest.run_state, changed=changed)
 
     # The result.

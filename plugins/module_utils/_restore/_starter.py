@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import os
+
 from .._errors import Refused
 from .._image_record import SavedImage
 from .._qemu._launch import LaunchedQemu, launch, wait_for_monitor
 from .._qemu._monitor import Monitor
+from .._qemu._process import ProcessIdentity
+from .._qemu._systemd import UnitQemu, settle, start_with
+from .._qemu._systemd_drop_in import drop_in_path
+from .._qemu._systemd_unit import Unit, own_unit
 from .._uninterrupted import finished_first
 from ._checks import Check, look_at_image, look_at_launch, refuse_problems
 from ._launching import Launch, choose_launch
@@ -26,7 +32,7 @@ class Starter:
         self._request = request
         self._qmp_socket = qmp_socket
         self.launch: Launch | None = None
-        self.launched: LaunchedQemu | None = None
+        self.launched: LaunchedQemu | UnitQemu | None = None
         self.checks: list[Check] = []
         self.ended = False
 
@@ -57,13 +63,36 @@ class Starter:
         if self.launch is None:
             raise AssertionError("nothing was prepared")
         self._session.step = "starting QEMU"
-        self.launched = await finished_first(launch(self.launch.argv, self.launch.surroundings))
+        self.launched = await finished_first(self._begin(self.launch))
         self._session.actions += [
             f"started QEMU (pid {self.launched.pid})",
             *self.launch.changes,
             *self.launched.notes,
         ]
         return await wait_for_monitor(self.launched, self._qmp_socket, self._session.deadline)
+
+    async def _begin(self, chosen: Launch) -> LaunchedQemu | UnitQemu:
+        unit = self.unit
+        if unit is None:
+            return await launch(chosen.argv, chosen.surroundings)
+        return await start_with(unit, chosen.argv, self._session.deadline)
+
+    @property
+    def unit(self) -> Unit | None:
+        """The unit that runs the guest, if one is to."""
+        name = self._request.systemd_unit or self._image.systemd_unit
+        return own_unit(name, os.geteuid()) if name is not None else None
+
+    async def settle(self, process: ProcessIdentity | None) -> bool:
+        """Give the unit of the guest its own settings back, where a start with others left them;
+        False when there was nothing to do."""
+        unit = self.unit
+        if unit is None or process is None or not os.path.exists(drop_in_path(unit)):
+            return False
+        self._session.step = f"giving {unit} its own settings back"
+        await settle(unit, process.pid)
+        self._session.actions.append(f"gave {unit} its own settings back")
+        return True
 
     async def end(self) -> None:
         """End it. Its vCPUs never ran."""

@@ -17,6 +17,7 @@ from .._image_record import QUIT_BY_SAVE, SPENT_BY, SPENT_FOR_INSPECTION
 from .._qemu._exit import wait_for_exit
 from .._qemu._monitor import Monitor, MonitorLost, NoListener
 from .._qemu._process import is_alive
+from .._qemu._systemd import begin_stop, finish_stop
 from .._saveimage._life import annotate, mark_spent
 from ._session import SaveSession
 from ._undo import SaveFailed
@@ -99,6 +100,9 @@ async def _quit(session: SaveSession) -> None:
     # Noted first: a run that dies after quit cannot say so any more. Only a QEMU that is gone
     # makes the note count.
     annotate(session.image.fd, session.plan.path, {QUIT_BY_SAVE: True})
+    unit = session.plan.unit
+    if unit is not None:
+        await begin_stop(unit)
     # QEMU may hang up before it answers; whether it ended is looked at below.
     try:
         await session.monitor.execute("quit")
@@ -107,6 +111,10 @@ async def _quit(session: SaveSession) -> None:
     if not await _has_ended(session):
         raise MonitorError(f"QEMU was still there {_QUIT_SECONDS:g} s after quit.")
     session.actions.append("quit QEMU")
+    if unit is not None:
+        session.step = f"stopping {unit}"
+        await finish_stop(unit)
+        session.actions.append(f"stopped {unit}")
 
 
 async def _quit_again(session: SaveSession) -> None:

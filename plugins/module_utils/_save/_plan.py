@@ -22,6 +22,7 @@ from .._qemu._negotiation import Ask, Negotiated, negotiate
 from .._qemu._recorded_argv import relaunch
 from .._qemu._run_states import migration_status_blocks, save_decision
 from .._qemu._secrets import hide_in
+from .._qemu._systemd_unit import Unit
 from ._request import SaveRequest
 from ._target import canonical_uuid, replace_refusal
 
@@ -52,7 +53,8 @@ class ImageKind:
 class SavePlan:
     """Everything decided before the guest is touched. ``bypass_cache_proved`` is None until the
     filesystem was tried, which check mode never does. ``recovers``: what a run that died left, and
-    what is done about it first."""
+    what is done about it first. ``unit``: the systemd unit that runs the guest and is stopped in
+    place of QEMU."""
 
     path: str
     name: str
@@ -69,6 +71,7 @@ class SavePlan:
     free_bytes: int
     warnings: tuple[str, ...]
     recovers: t.Mapping[str, str] | None = None
+    unit: Unit | None = None
 
     @property
     def through_pipe(self) -> bool:
@@ -103,6 +106,7 @@ class SavePlan:
             "guest_state": self.guest_state,
             "was_running": self.was_running,
             "verify": self.verify,
+            "systemd_unit": self.unit.name if self.unit is not None else None,
             "replaces": self.replaces.state if self.replaces else None,
             "at_most_bytes": self.at_most_bytes,
             "free_bytes": self.free_bytes,
@@ -286,6 +290,7 @@ def plan_save(
         guest_state=request.guest_state,
         verify=request.verify,
         replaces=existing,
+        unit=request.unit,
         at_most_bytes=at_most_bytes,
         free_bytes=free_bytes,
         warnings=tuple(warnings) + kind.warnings + negotiated.degraded,

@@ -59,7 +59,7 @@ def build_record(guest: Guest, plan: SavePlan, inode: int) -> dict[str, t.Any]:
         ],
         "hardware": guest.hardware.as_dict() if guest.hardware is not None else None,
         "launch": guest.surroundings.as_dict() if guest.surroundings is not None else None,
-        "systemd_unit": None,
+        "systemd_unit": plan.unit.name if plan.unit is not None else None,
         "before": state_before(guest).as_dict(),
         "negotiated": {
             "parallel_channels": plan.negotiated.channels,

@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from .._qemu._systemd_unit import Unit
+
 
 @dataclass(frozen=True)
 class SaveRequest:
-    """The options of qemu_save, None where left out. Units: bytes per second, seconds."""
+    """The options of qemu_save, None where left out. Units: bytes per second, seconds.
+
+    ``unit``: no option, but what a run finds to stop in place of telling QEMU to quit.
+    """
 
     path: str
     qmp_socket: str
@@ -30,6 +35,8 @@ class SaveRequest:
     overwrite: bool = False
     timeout_seconds: float = 0
     qemu_conf: str = "/etc/libvirt/qemu.conf"
+    systemd_unit: str | None = None
+    unit: Unit | None = None
 
     def __post_init__(self) -> None:
         # One file, one name: runs find each other's leftovers by it.

@@ -105,6 +105,7 @@ def plan_of(
         # Between the two runs somebody may have let the guest run.
         verify=CONTENT,
         replaces=existing,
+        unit=request.unit,
         at_most_bytes=os.stat(leftover.path).st_size,
         free_bytes=free_bytes(leftover.target),
         warnings=(),

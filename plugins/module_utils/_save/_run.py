@@ -28,6 +28,7 @@ from .._qemu._fdset import direct_io_refusal
 from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
 from .._qemu._monitor import Monitor, NoListener
+from .._qemu._systemd_guest import unit_to_stop
 from .._saveimage._life import mark_spent
 from .._saveimage._lock import lock_image
 from .._saveimage._publish import PartialImage, check_target
@@ -73,6 +74,7 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
         guest = await observe(monitor)
         try:
             check_target(request.path)
+            request = await _with_unit(request, guest)
             if check_mode:
                 return await _foresee(request, monitor, guest, existing)
             with guest_lock(guest.process, request.qmp_socket):
@@ -82,6 +84,15 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
             raise
     finally:
         await monitor.close()
+
+
+async def _with_unit(request: SaveRequest, guest: Guest) -> SaveRequest:
+    """The request with the unit to stop; raises `Refused` where systemd would start the guest
+    again."""
+    ends = request.guest_state == "stopped" or request.systemd_unit is not None
+    if not ends or guest.process is None:
+        return request
+    return replace(request, unit=await unit_to_stop(guest.process.pid, request.systemd_unit))
 
 
 async def _foresee(
