@@ -114,9 +114,14 @@ def test_a_machine_type_by_its_alias_is_pinned_to_the_one_that_was_saved(ran, st
     assert goes_on(guest)
 
 
-def test_a_guest_that_was_daemonized_and_has_a_pidfile_comes_back(ran, tiny_guest, store, tmp_path):
-    guest = tiny_guest(extra=("-daemonize", "-pidfile", str(tmp_path / "pid")))
-    subprocess.run(guest.argv(), check=True, stdin=subprocess.DEVNULL)
+def test_a_guest_that_was_daemonized_comes_back_with_its_pidfile_and_relative_disks(
+    tiny_guest, store, tmp_path
+):
+    guest = tiny_guest(extra=("-daemonize", "-pidfile", "pid"))
+    shutil.copy(guest.disk_path, tmp_path / "disk.img")
+    guest.disk_path = Path("disk.img")
+    started = {"cwd": tmp_path, "env": {**os.environ, "PWD": str(tmp_path)}}
+    subprocess.run(guest.argv(), check=True, stdin=subprocess.DEVNULL, **started)
     guest.wait_passes(1)
     path = save(guest, store)
     result = bring_back(path)

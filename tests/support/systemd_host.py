@@ -10,18 +10,23 @@ that the test writes, and cannot reach a process or a control group of the host'
 from __future__ import annotations
 
 import asyncio
+import codecs
 import ctypes
-import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
+
+_Result = TypeVar("_Result")
 
 SYSTEMD = "/lib/systemd/systemd"
+_UNSHARED = ("--mount", "--uts", "--pid", "--ipc", "--propagation=private")
+_ENTERED = ("--mount", "--uts", "--pid", "--ipc", "--cgroup")
 _START_SECONDS = 30.0
 _NAMESPACES = ("cgroup", "uts", "ipc", "pid", "mnt")  # mnt last: the others are found in /proc
 # A control group of its own first: the namespace then begins there. $1: a directory to mount on,
@@ -81,7 +86,6 @@ class SystemdHost:
         self._control_group = f"{own.rstrip('/')}/vmfleet-test-{os.getpid()}"
         self._writable = (directory, *writable)
         self._process: subprocess.Popen[bytes] | None = None
-        self._workers: dict[int, ProcessPoolExecutor] = {}
         self.write_unit("default.target", _TARGET)
 
     def write_unit(self, name: str, text: str) -> None:
@@ -93,25 +97,34 @@ class SystemdHost:
 
     def start(self) -> Self:
         """Start systemd and wait until it has nothing left to do."""
-        words = [self._mount_point, self._control_group, self.units, *self._writable]
+        places = (self._mount_point, self._control_group, self.units, *self._writable)
+        words = map(str, places)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child"]
-                + ["--propagation=private", "sh", "-c", _BOOT, "boot", *map(str, words)],
+                [
+                    "unshare",
+                    *_UNSHARED,
+                    "--fork",
+                    "--kill-child",
+                    "sh",
+                    "-c",
+                    _BOOT,
+                    "boot",
+                    *words,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait(lambda: self._is_systemd(), "start")
+        self._wait(self._is_systemd, "start")
         self._wait(lambda: self.systemctl("is-system-running", check=False) == "running", "boot")
         return self
 
     def systemctl(self, *words: str, check: bool = True) -> str:
         """What `systemctl` prints in there."""
         done = subprocess.run(
-            ["nsenter", "--target", str(self._pid()), "--mount", "--pid", "--cgroup", "--uts"]
-            + ["--ipc", "systemctl", "--no-pager", *words],
+            ["nsenter", f"--target={self._pid()}", *_ENTERED, "systemctl", "--no-pager", *words],
             capture_output=True,
             text=True,
             check=False,
@@ -123,16 +136,27 @@ class SystemdHost:
         """One property of a unit."""
         return self.systemctl("show", "--value", f"--property={name}", "--", unit)
 
-    def run[T](
-        self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, user_id: int = 0
-    ) -> T:
+    def run(
+        self, work: Callable[..., Coroutine[Any, Any, _Result]], *arguments: Any, user_id: int = 0
+    ) -> _Result:
         """Run a coroutine function of this project, or of a test, in there."""
-        if user_id not in self._workers:
-            # Forked, not begun anew: it has what was imported, whatever it may read in there.
-            self._workers[user_id] = ProcessPoolExecutor(
-                1, multiprocessing.get_context("fork"), _enter, (self._pid(), user_id)
-            )
-        return self._workers[user_id].submit(_run, work, arguments).result()
+        # Forked, not begun anew: it has what was imported, whatever it may read in there.
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                with open(writing, "wb") as pipe:
+                    pickle.dump(_run(self._pid(), user_id, work, arguments), pipe)
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            said = pipe.read()
+        os.waitpid(child, 0)
+        done, result = pickle.loads(said)
+        if not done:
+            raise result
+        return cast(_Result, result)
 
     def pid_inside(self, pid: int) -> int:
         """What a process that this host knows as ``pid`` is called in there."""
@@ -143,8 +167,6 @@ class SystemdHost:
 
     def close(self) -> None:
         """End systemd and all that it runs."""
-        for worker in self._workers.values():
-            worker.shutdown()
         if self._process is not None:
             self._process.kill()  # and the kernel its child, and with that all in its namespace
             self._process.wait()
@@ -153,7 +175,10 @@ class SystemdHost:
     def _remove_control_group(self) -> bool:
         command = ["unshare", "--mount", "sh", "-euc", _REMOVE, "remove"]
         words = [str(self._mount_point), self._control_group]
-        return subprocess.run([*command, *words], check=False, stderr=-3).returncode == 0
+        return (
+            subprocess.run([*command, *words], check=False, stderr=subprocess.DEVNULL).returncode
+            == 0
+        )
 
     def _pid(self) -> int:
         assert self._process is not None
@@ -185,10 +210,21 @@ def _enter(pid: int, user_id: int) -> None:
         os.close(fd)
     os.chdir("/")
     if user_id:
+        codecs.lookup("ascii")  # Python's own files may lie where that user cannot read
         os.setgid(user_id)
         os.setgroups([])
         os.setuid(user_id)
 
 
-def _run(work: Callable[..., Coroutine[Any, Any, Any]], arguments: tuple[Any, ...]) -> Any:
-    return asyncio.run(work(*arguments))
+def _run(
+    pid: int,
+    user_id: int,
+    work: Callable[..., Coroutine[Any, Any, Any]],
+    arguments: tuple[Any, ...],
+) -> tuple[bool, Any]:
+    try:
+        _enter(pid, user_id)
+        return True, asyncio.run(work(*arguments))
+    except Exception as exc:
+        exc.add_note(traceback.format_exc())
+        return False, exc

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 from collections import Counter
 from dataclasses import dataclass
@@ -80,16 +79,16 @@ class Differences:
 
 
 async def query_hardware(
-    monitor: Monitor, cpus: t.Sequence[t.Mapping[str, t.Any]], pid: int | None
+    monitor: Monitor, cpus: t.Sequence[t.Mapping[str, t.Any]], directory: str | None
 ) -> Hardware:
-    """``cpus``: the reply of query-cpus-fast; ``pid``: QEMU's, for names of files."""
+    """``cpus``: the reply of query-cpus-fast; ``directory``: where QEMU's relative names start."""
     devices = await query_devices(monitor)
     by_path = {device.path: device for device in devices}
     disks = []
     for entry in await monitor.execute("query-block"):
         device = await _frontend(monitor, entry, by_path)
         if device is not None:
-            disks.append(parse_disk(entry, device, _working_directory(pid)))
+            disks.append(parse_disk(entry, device, directory))
     kinds = [
         str(await monitor.execute("qom-get", {"path": cpu["qom-path"], "property": "type"}))
         for cpu in cpus
@@ -114,13 +113,6 @@ async def _frontend(
         return (await query_device(monitor, path)).place
     except QmpCommandError:
         return path
-
-
-def _working_directory(pid: int | None) -> str | None:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd") if pid is not None else None
-    except OSError:
-        return None
 
 
 def differences(

@@ -31,7 +31,9 @@ _QCOW2_FIELDS = (
 )
 _QCOW2_FEATURES = struct.Struct(">QQQ")
 _QCOW2_BEHIND_VERSION_2 = 72
+_QCOW_1 = b"QFI\xfb\0\0\0\1"  # another header behind the same magic (block/qcow.c)
 _MAGICS: t.Mapping[bytes, str] = {
+    _QCOW_1: "qcow",
     b"QFI\xfb": "qcow2",
     b"QED\0": "qed",
     b"KDMV": "vmdk",

@@ -23,16 +23,20 @@ _ON_THIS_HOST = ("file", "host_device", "host_cdrom")
 _FDSET = "/dev/fdset/"
 
 
-def take_fingerprints(nodes: t.Sequence[BlockNode], pid: int | None) -> tuple[Fingerprint, ...]:
+def take_fingerprints(
+    nodes: t.Sequence[BlockNode], pid: int | None, directory: str | None
+) -> tuple[Fingerprint, ...]:
     """Of every file and device behind the guest's disks, backing files and NVRAM included.
 
-    ``pid``: QEMU's, whose working directory and mount namespace its names are seen in.
+    ``pid``: QEMU's, in whose mount namespace its names are seen; ``directory``: where relative ones
+    start.
     """
     names = [node.filename for node in nodes if node.driver in _ON_THIS_HOST]
     taken = []
     for name in dict.fromkeys(names):
         if name and not name.startswith(_FDSET):
-            taken.append(fingerprint(locate(name, _working_directory(pid)), _seen_at(name, pid)))
+            path = locate(name, directory)
+            taken.append(fingerprint(path, _seen_at(path, pid)))
     return tuple(taken)
 
 
@@ -44,15 +48,19 @@ def changed_disks(saved: t.Sequence[Fingerprint], *, same_boot: bool) -> tuple[s
     return tuple(found)
 
 
-def _working_directory(pid: int | None) -> str | None:
+def _seen_at(path: str, pid: int | None) -> str | None:
+    """Where the process ``pid`` has what it calls ``path``; None where the name itself leads there.
+
+    It does so within one mount namespace, and better: an absolute symlink leads out of
+    /proc/PID/root. A QEMU that went elsewhere by -chroot had opened its disks before.
+    """
+    if pid is None or not os.path.isabs(path):
+        return None
+    root = f"/proc/{pid}/root"
+    inside = os.path.join(root, path.lstrip("/"))
     try:
-        return os.readlink(f"/proc/{pid}/cwd") if pid is not None else None
-    except OSError:
+        if not os.path.samefile(f"/proc/{pid}/ns/mnt", "/proc/self/ns/mnt"):
+            return inside
+        return None if os.path.samefile(root, "/") or not os.path.exists(inside) else inside
+    except OSError:  # it has ended, or is not ours to look at
         return None
-
-
-def _seen_at(name: str, pid: int | None) -> str | None:
-    if pid is None:
-        return None
-    root = f"/proc/{pid}/{'root' if os.path.isabs(name) else 'cwd'}"
-    return os.path.join(root, name.lstrip("/")) if os.access(root, os.X_OK) else None

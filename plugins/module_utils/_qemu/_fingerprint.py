@@ -12,6 +12,7 @@ out anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -31,7 +32,8 @@ _HEADER_BYTES = 4096
 _SAMPLE_BYTES = 4096
 # What sysfs tells of a device itself, not of its number (Documentation/ABI in the kernel's tree).
 _IDENTITIES = ("dm/uuid", "md/uuid", "wwid", "device/wwid", "device/serial", "serial", "partition")
-_SECTORS_WRITTEN = 6  # the seventh field of /sys/dev/block/MAJ:MIN/stat
+# Fields of /sys/dev/block/MAJ:MIN/stat, counted from 0 (Documentation/block/stat.rst).
+_COUNTS: t.Mapping[str, int] = {"written_sectors": 6, "discarded_sectors": 13}
 
 Fact = t.Union[str, int]
 
@@ -81,6 +83,8 @@ def fingerprint(path: str, seen_at: str | None = None) -> Fingerprint:
         return Fingerprint(path, MISSING, {}, {})
     except OSError as exc:
         return Fingerprint(path, UNREADABLE, {"reason": exc.strerror or str(exc)}, {})
+    except ValueError as exc:  # a zero byte or half a character, which no file's name can have
+        return Fingerprint(path, UNREADABLE, {"reason": str(exc)}, {})
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
@@ -105,6 +109,8 @@ def _file_facts(fd: int, status: os.stat_result) -> dict[str, Fact]:
 
 def _device_facts(fd: int, number: int) -> tuple[dict[str, Fact], dict[str, Fact]]:
     size = os.lseek(fd, 0, os.SEEK_END)
+    with contextlib.suppress(OSError):  # what only the page cache holds is not counted yet
+        os.fsync(fd)
     directory = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
     facts: dict[str, Fact] = {"size_bytes": size}
     for name in _IDENTITIES:
@@ -112,16 +118,19 @@ def _device_facts(fd: int, number: int) -> tuple[dict[str, Fact], dict[str, Fact
         if known:
             facts[name.replace("/", "_")] = known
     boot_facts: dict[str, Fact] = {"device": number}
-    written = _read_line(f"{directory}/stat").split()
-    if len(written) > _SECTORS_WRITTEN:
-        boot_facts["written_sectors"] = int(written[_SECTORS_WRITTEN])
+    counted = _read_line(f"{directory}/stat").split()
+    boot_facts.update({name: int(counted[at]) for name, at in _COUNTS.items() if at < len(counted)})
+    # A loop device keeps its counts over a detaching, during which its file may be written to.
+    attached = _read_line(f"{directory}/diskseq")
+    if attached:
+        boot_facts["diskseq"] = attached
     # Past the page cache, which may be older than a disk that other hosts write to as well.
     facts.update(_content_facts(fd, size, direct=True))
     return facts, boot_facts
 
 
 def _content_facts(fd: int, size: int, *, direct: bool) -> dict[str, Fact]:
-    header, *blocks = read_blocks(fd, sample_offsets(size), _SAMPLE_BYTES, direct=direct) or [b""]
+    header, *blocks = read_blocks(fd, sample_offsets(size), _SAMPLE_BYTES, direct=direct)
     digest = hashlib.sha256(header)
     for block in blocks:
         digest.update(block)
@@ -152,7 +161,7 @@ def changes(then: Fingerprint, now: Fingerprint, *, same_boot: bool) -> tuple[st
         return ()
     if now.kind != then.kind:
         reason = f" ({now.facts['reason']})" if "reason" in now.facts else ""
-        return (f"{then.path}: it was a {_KINDS[then.kind]} and is {_KINDS[now.kind]}{reason}",)
+        return (f"{then.path}: it was {_named(then)} and is {_named(now)}{reason}",)
     was, by_now = dict(then.facts), dict(now.facts)
     if same_boot:
         was.update(then.boot_facts)
@@ -164,9 +173,13 @@ def changes(then: Fingerprint, now: Fingerprint, *, same_boot: bool) -> tuple[st
     )
 
 
+def _named(disk: Fingerprint) -> str:
+    return _KINDS.get(disk.kind, disk.kind)
+
+
 _KINDS: t.Mapping[str, str] = {
-    FILE: "file",
-    BLOCK: "block device",
+    FILE: "a file",
+    BLOCK: "a block device",
     OTHER: "something else",
     MISSING: "missing",
     UNREADABLE: "unreadable",

@@ -113,15 +113,17 @@ def _is_qemu(pid: int) -> bool:
         return False
 
 
-def _missing_files(nodes: t.Iterable[BlockNode], pid: int | None) -> frozenset[str]:
+def _missing_files(
+    nodes: t.Iterable[BlockNode], pid: int | None, directory: str | None
+) -> frozenset[str]:
     """Files of disks that are gone from where QEMU opened them, or have another in their place.
 
-    Names are QEMU's: relative to its working directory, in its mount namespace. One that cannot
-    be looked at (permission, an fdset) does not count as gone.
+    Names are QEMU's: relative to the ``directory`` it was started in, in its mount namespace. One
+    that cannot be looked at (permission, an fdset) does not count as gone.
     """
     files = (node.filename for node in nodes if node.driver == "file" and node.filename)
     held = _open_files(pid) if pid is not None else frozenset()
-    return frozenset(name for name in files if _is_gone(name, pid, held))
+    return frozenset(name for name in files if _is_gone(name, pid, directory, held))
 
 
 def _open_files(pid: int) -> frozenset[tuple[int, int]]:
@@ -135,13 +137,13 @@ def _open_files(pid: int) -> frozenset[tuple[int, int]]:
     return frozenset(found)
 
 
-def _is_gone(name: str, pid: int | None, held: frozenset[tuple[int, int]]) -> bool:
-    if name.startswith(_NO_PATHS) or (pid is None and not os.path.isabs(name)):
+def _is_gone(
+    name: str, pid: int | None, directory: str | None, held: frozenset[tuple[int, int]]
+) -> bool:
+    if name.startswith(_NO_PATHS) or (directory is None and not os.path.isabs(name)):
         return False
-    places = [name] if os.path.isabs(name) else []
-    if pid is not None:
-        root = "root" if os.path.isabs(name) else "cwd"
-        places.append(os.path.join(f"/proc/{pid}/{root}", name.lstrip("/")))
+    path = os.path.join(directory or "/", name)
+    places = [path] if pid is None else [path, f"/proc/{pid}/root{path}"]
     for place in places:
         try:
             status = os.stat(place)
@@ -178,6 +180,8 @@ async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
     uuid = (await ask("query-uuid"))["UUID"].lower()
     pid = _process_of(monitor.peer_pid, cpus)
     process = identify(pid) if pid else None
+    surroundings = observe_surroundings(process) if process is not None else None
+    directory = surroundings.cwd if surroundings is not None else None
     return Guest(
         qmp_socket=monitor.path,
         process=process,
@@ -196,11 +200,11 @@ async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
         block_nodes=nodes,
         block_jobs=tuple(await ask("query-block-jobs")),
         block_exports=tuple(await ask("query-block-exports")),
-        missing_files=_missing_files(nodes, pid),
+        missing_files=_missing_files(nodes, pid, directory),
         ram_blocks=parse_info_ramblock(await monitor.human("info ramblock")),
         suppresses_vmdesc=await _suppresses_vmdesc(monitor),
-        hardware=await query_hardware(monitor, cpus, pid),
-        surroundings=observe_surroundings(process) if process is not None else None,
+        hardware=await query_hardware(monitor, cpus, directory),
+        surroundings=surroundings,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import typing as t
 
 from .._errors import Refused, VmfleetError
@@ -73,11 +74,9 @@ async def systemctl(unit: Unit, *words: str) -> str:
     """
     require_manager(unit)
     environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"}
-    manager: tuple[str, ...] = ()
     if unit.user_id is not None:
-        manager = ("--user",)
         environment["XDG_RUNTIME_DIR"] = _USER.format(unit.user_id)
-    command = ["systemctl", *manager, "--no-pager", "--no-ask-password", *words]
+    command = [*_program(unit.user_id), "--no-pager", "--no-ask-password", *words]
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -87,7 +86,7 @@ async def systemctl(unit: Unit, *words: str) -> str:
             env=environment,
         )
     except OSError as exc:
-        raise SystemdError(f"systemctl cannot be run: {exc.strerror}.") from exc
+        raise SystemdError(f"{command[0]} cannot be run: {exc.strerror}.") from exc
     try:
         output, said = await within(_ANSWER_SECONDS, process.communicate())
     except asyncio.TimeoutError:
@@ -105,6 +104,20 @@ async def systemctl(unit: Unit, *words: str) -> str:
             f"{said.decode('utf-8', 'replace').strip()}"
         )
     return output.decode("utf-8", "replace")
+
+
+def _program(user_id: int | None) -> tuple[str, ...]:
+    if user_id is None:
+        return ("systemctl",)
+    program = ("systemctl", "--user")
+    if user_id == os.geteuid():
+        return program
+    # A user's manager answers nobody else, not even root.
+    try:
+        group_id = pwd.getpwuid(user_id).pw_gid
+    except KeyError:
+        group_id = user_id
+    return ("setpriv", f"--reuid={user_id}", f"--regid={group_id}", "--clear-groups", *program)
 
 
 async def properties(unit: Unit) -> t.Mapping[str, str]:

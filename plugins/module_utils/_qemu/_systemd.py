@@ -174,9 +174,9 @@ async def _startable(unit: Unit) -> Unit:
     now = await properties(unit)
     if now["LoadState"] != "loaded":
         raise Refused(
-            f"There is no {unit} that could be started here ({now['LoadState']}). Install or "
-            "unmask its file, or give another systemd_unit; a unit that systemd-run made is gone "
-            "once it was stopped."
+            f"The guest cannot be started as {unit}, which systemd could not load "
+            f"({now['LoadState']}). Install, unmask or mend its file, or give another systemd_unit; "
+            "a unit that systemd-run made is gone once it was stopped."
         )
     if not _is_over(now):
         raise Refused(

@@ -140,14 +140,15 @@ def look_at_rehearsal(
 
 
 def look_at_launch(
-    saved: SavedImage, request: RestoreRequest, fd: int, launch: Launch
+    saved: SavedImage, request: RestoreRequest, fd: int, launch: Launch, *, replaces: bool
 ) -> list[Check]:
-    """What is asked before a QEMU is started for it. ``fd``: the image, open."""
+    """What is asked before a QEMU is started for it. ``fd``: the image, open; ``replaces``: the
+    addresses are those of a QEMU that will be gone."""
     own, directory = launch.own_argv, launch.directory
     checks = [_check_trust(request, fd, launch), _check_program(launch)]
     claimed = [
         f"{claim.option} needs {claim.where}, and {why}."
-        for claim in claims_of(own, directory)
+        for claim in (() if replaces else claims_of(own, directory))
         for why in [taken(claim)]
         if why is not None
     ]

@@ -188,7 +188,7 @@ class _Restore:
             self._recovers = recovery.recovers
             if remedy in (Remedy.WAIT, Remedy.END):
                 if remedy is Remedy.END:
-                    self._starter.prepare(may_be_unknown=True)
+                    self._starter.prepare(may_be_unknown=True, replaces=True)
                 return self._planned(self._plan_alone(self._starter.launch), guest)
             if remedy is Remedy.FINISH:
                 self._image = replace(self._image, loaded_into=guest.process)

@@ -40,15 +40,18 @@ class Starter:
     def _image(self) -> SavedImage:
         return self._session.image
 
-    def prepare(self, *, may_be_unknown: bool) -> None:
+    def prepare(self, *, may_be_unknown: bool, replaces: bool = False) -> None:
         """Choose what to start, and refuse what must not be. Raises `Refused`.
 
-        ``may_be_unknown``: nothing is started now, so that nothing need tell how.
+        ``may_be_unknown``: nothing is started now, so that nothing need tell how; ``replaces``: a
+        QEMU that will have been ended by then still has the addresses.
         """
         self.launch = choose_launch(self._image, self._request, self._qmp_socket)
         self.checks = look_at_image(self._image, self._request, None)
         if self.launch is not None:
-            self.checks += look_at_launch(self._image, self._request, self._session.fd, self.launch)
+            self.checks += look_at_launch(
+                self._image, self._request, self._session.fd, self.launch, replaces=replaces
+            )
         refuse_problems(self._request.path, self.checks)
         if self.launch is None and not may_be_unknown:
             raise Refused(

@@ -72,12 +72,12 @@ def build_record(guest: Guest, plan: SavePlan, inode: int) -> dict[str, t.Any]:
 
 
 def completed_record(
-    record: t.Mapping[str, t.Any], hardware: Hardware, disks: t.Sequence[Fingerprint]
+    record: t.Mapping[str, t.Any], hardware: Hardware | None, disks: t.Sequence[Fingerprint]
 ) -> dict[str, t.Any]:
     """The record with what only the stopped guest shows."""
     return {
         **record,
-        "hardware": hardware.as_dict(),
+        "hardware": hardware.as_dict() if hardware is not None else None,
         "disks": {"boot_id": boot_id(), "files": [disk.as_dict() for disk in disks]},
     }
 

@@ -16,11 +16,12 @@ import time
 
 from .._errors import ImageInvalid, MigrationFailed, QmpCommandError, VmfleetError
 from .._pipeline import Pipeline, decode_and_verify
-from .._qemu._block_graph import parse_block_nodes
-from .._qemu._description import query_hardware
+from .._qemu._block_graph import BlockNode, parse_block_nodes
+from .._qemu._description import Hardware, query_hardware
 from .._qemu._fdset import hand_over, uri
 from .._qemu._fence import take_fingerprints
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
+from .._qemu._monitor import MonitorLost
 from .._qemu._ram_blocks import compare
 from .._saveimage._compressors import compressor_of
 from .._saveimage._header import MAGIC_PARTIAL
@@ -140,15 +141,28 @@ async def note_disks(session: SaveSession) -> None:
     """The record gets what shows only now: the guest's devices at the very end, and its disks,
     flushed and let go of."""
     session.step = "noting the state of the disks"
-    monitor, process = session.monitor, session.guest.process
+    process, surroundings = session.guest.process, session.guest.surroundings
     pid = process.pid if process is not None else None
-    nodes = parse_block_nodes(await monitor.execute("query-named-block-nodes", {"flat": True}))
-    hardware = await query_hardware(monitor, await monitor.execute("query-cpus-fast"), pid)
-    disks = await session.in_thread(lambda: take_fingerprints(nodes, pid))
+    directory = surroundings.cwd if surroundings is not None else None
+    nodes, hardware = await _guest_at_the_end(session, directory)
+    disks = await session.in_thread(lambda: take_fingerprints(nodes, pid, directory))
     record = record_in(session.beginning)
     if record is None:
         raise ImageInvalid(session.image.path, 0, "its record is gone")
     session.beginning = with_record(session.beginning, completed_record(record, hardware, disks))
+
+
+async def _guest_at_the_end(
+    session: SaveSession, directory: str | None
+) -> tuple[tuple[BlockNode, ...], Hardware | None]:
+    """As it is; as it was before the stop where QEMU died after it had written everything."""
+    monitor, guest = session.monitor, session.guest
+    try:
+        nodes = parse_block_nodes(await monitor.execute("query-named-block-nodes", {"flat": True}))
+        cpus = await monitor.execute("query-cpus-fast")
+        return nodes, await query_hardware(monitor, cpus, directory)
+    except MonitorLost:
+        return guest.block_nodes, guest.hardware
 
 
 async def verify_image(session: SaveSession, report: MigrationReport) -> tuple[Structure, str]:

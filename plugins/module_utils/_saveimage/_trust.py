@@ -38,36 +38,50 @@ def distrust(fd: int, path: str, user_id: int) -> str | None:
     status = os.fstat(fd)
     found = weakness(status.st_mode, status.st_uid, user_id)
     if found is not None:
-        return _sentence(path, found)
-    return _distrusted_way(os.path.abspath(path), status, user_id)
+        return _unsafe(path, found)
+    try:
+        whole = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+        return _distrusted_way(whole, status, user_id)
+    except OSError as exc:
+        return (
+            f"The way to {path} cannot be followed: {exc.strerror} "
+            f"({exc.filename or 'working directory'}). Look whether somebody moved it."
+        )
 
 
 def _distrusted_way(path: str, image: os.stat_result, user_id: int) -> str | None:
-    """Follow ``path`` component by component, as the kernel does."""
-    at, left, links = "/", [part for part in path.split("/") if part], 0
-    status = os.lstat(at)
+    """Follow ``path`` component by component, as the kernel does. Raises `OSError`."""
+    at, left, links = "/", _parts(path), 0
     while True:
+        status = os.lstat(at)
         found = weakness(status.st_mode, status.st_uid, user_id)
         if found is not None:
-            return _sentence(at, found)
+            return _unsafe(at, found)
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                return f"The way to {path} leads through too many symlinks, the last of them {at}."
+            target = os.readlink(at)
+            at = "/" if target.startswith("/") else os.path.dirname(at)
+            left = _parts(target) + left
         if not left:
             break
-        at = os.path.join(at, left.pop(0))
-        status = os.lstat(at)
-        if stat.S_ISLNK(status.st_mode):
-            found = weakness(status.st_mode, status.st_uid, user_id)
-            links += 1
-            if found is not None or links > _MOST_LINKS:
-                return _sentence(at, found or "it leads through too many symlinks")
-            target = os.path.normpath(os.path.join(os.path.dirname(at), os.readlink(at)))
-            at, left = "/", [*(part for part in target.split("/") if part), *left]
-            status = os.lstat(at)
+        part = left.pop(0)
+        # No symlink is left in ``at``: its parent is the directory that contains it.
+        at = os.path.dirname(at) if part == os.pardir else os.path.join(at, part)
     if not os.path.samestat(status, image):
-        return _sentence(path, "another file has taken its place")
+        return (
+            f"At {path} lies another file by now than the image that was opened. Look who put it "
+            "there."
+        )
     return None
 
 
-def _sentence(path: str, why: str) -> str:
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", os.curdir)]
+
+
+def _unsafe(path: str, why: str) -> str:
     return (
         f"{path} is not safe: {why}. Give it to root or to this user (chown), alone (chmod go-w)."
     )
