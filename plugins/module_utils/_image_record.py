@@ -27,6 +27,7 @@ from ._saveimage._stream import (
     read_stream_head,
 )
 
+_UNKNOWN_DISK = Fingerprint("a disk that this release does not understand", "unknown", {}, {})
 QUIT_BY_SAVE = "quit_by_save"
 LOADED_INTO = "loaded_into"
 CONTINUED = "continued"
@@ -116,8 +117,9 @@ def _word(section: t.Mapping[str, t.Any], key: str) -> str | None:
 
 def _recorded_disks(section: t.Mapping[str, t.Any]) -> tuple[Fingerprint, ...]:
     files = section.get("files")
-    disks = map(Fingerprint.from_dict, files if isinstance(files, list) else [])
-    return tuple(disk for disk in disks if disk is not None)
+    disks = map(Fingerprint.from_dict, files if isinstance(files, list) else [None])
+    # What cannot be understood is a disk that cannot be proved unchanged.
+    return tuple(disk or _UNKNOWN_DISK for disk in disks)
 
 
 def ram_sizes(head: StreamHead) -> tuple[tuple[str, int], ...]:
@@ -181,7 +183,7 @@ def _described(
         hardware=Hardware.from_dict(record.get("hardware")),
         launch=Surroundings.from_dict(record.get("launch")),
         systemd_unit=_word(record, "systemd_unit"),
-        disks=_recorded_disks(disks),
+        disks=_recorded_disks(disks) if disks else (),
         disks_boot_id=_word(disks, "boot_id"),
         spent_by=_word(notes, SPENT_BY),
     )

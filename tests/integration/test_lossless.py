@@ -190,6 +190,29 @@ def test_a_server_that_the_guest_is_a_client_of_must_listen_first(tiny_guest, st
         guest.wait_passes(1)
 
 
+def test_open_files_that_a_starter_handed_over_are_gone_with_it(tiny_guest, store, tmp_path):
+    guest = tiny_guest()
+    console = tmp_path / "console"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(console))
+        server.listen()
+        number = server.fileno()
+        guest.extra = ("-chardev", f"socket,id=c0,fd={number},server=on,wait=off")
+        child = subprocess.Popen(guest.argv(), stdin=subprocess.DEVNULL, pass_fds=[number])
+        guest.wait_passes(1)
+    path = save(guest, store)
+    child.wait(10)
+    refuses(path, "cannot be used again", "-chardev c0", "Give argv")
+
+    # Without the refusal QEMU does not even start.
+    assert subprocess.run(guest.argv(), check=False, capture_output=True).returncode != 0
+
+    instead = f"socket,id=c0,path={console},server=on,wait=off"
+    argv = [instead if word.startswith("socket,id=c0") else word for word in guest.argv()]
+    bring_back(path, argv=tuple(argv))
+    guest.wait_passes(1)
+
+
 # Same guest?
 
 

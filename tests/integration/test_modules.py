@@ -22,7 +22,16 @@ def run_module(
     name: str, *flags: str, python: object = sys.executable, **options: t.Any
 ) -> dict[str, t.Any]:
     """One ad-hoc run against localhost; the module's result."""
-    completed = subprocess.run(
+    completed = ansible(name, *flags, python=python, **options)
+    start = completed.stdout.index(" => {") + len(" => ")
+    return t.cast("dict[str, t.Any]", json.loads(completed.stdout[start:]))
+
+
+def ansible(
+    name: str, *flags: str, python: object = sys.executable, **options: t.Any
+) -> subprocess.CompletedProcess[str]:
+    """One ad-hoc run against localhost; what it printed."""
+    return subprocess.run(
         [
             *("ansible", "localhost", "-m", f"vmfleet.suspend.{name}"),
             *("-a", json.dumps(options, default=str)),
@@ -35,8 +44,6 @@ def run_module(
         timeout=120,
         check=False,
     )
-    start = completed.stdout.index(" => {") + len(" => ")
-    return t.cast("dict[str, t.Any]", json.loads(completed.stdout[start:]))
 
 
 def test_a_guest_of_one_gib_goes_through_all_three_modules(tiny_guest, store):
@@ -74,6 +81,35 @@ def test_a_guest_of_one_gib_goes_through_all_three_modules(tiny_guest, store):
     assert run_module("qemu_restore", **place)["changed"] is False
     guest.wait_passes(2)
     assert guest.mismatches == []
+
+
+def test_an_image_is_rehearsed_foretold_and_restored_by_its_path_alone(tiny_guest, store):
+    guest = tiny_guest().start()
+    guest.wait_passes(1)
+    path = store / "guest.save"
+    run_module("qemu_save", qmp_socket=guest.qmp_socket, path=path)
+    rehearsed = run_module("qemu_restore", path=path, rehearse=True)
+    assert (rehearsed["changed"], rehearsed["plan"]["action"]) == (False, "rehearse")
+    foretold = run_module("qemu_restore", "--check", path=path)
+    assert not guest.alive()
+    restored = run_module("qemu_restore", path=path)
+    assert restored["changed"] is foretold["changed"] is True
+    assert restored["plan"]["checks"] == foretold["plan"]["checks"]
+    assert run_module("qemu_restore", path=path)["changed"] is False
+    guest.wait_passes(2)
+    assert guest.mismatches == []
+
+
+def test_a_password_in_argv_is_shown_nowhere(tiny_guest, store):
+    secret = "hunter2hunter2"
+    guest = tiny_guest(extra=("-object", f"secret,id=s0,data={secret}")).start()
+    guest.wait_passes(1)
+    path = store / "guest.save"
+    run_module("qemu_save", qmp_socket=guest.qmp_socket, path=path)
+    told = ansible("qemu_restore", "-vvv", "--diff", path=path, argv=guest.argv())
+    assert secret not in told.stdout + told.stderr
+    assert '"launch": "given"' in told.stdout
+    guest.wait_passes(1)
 
 
 def test_a_directory_lists_its_images_and_counts_the_other_files(tiny_guest, store):

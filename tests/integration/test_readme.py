@@ -16,7 +16,9 @@ from ansible_collections.vmfleet.suspend.tests.support.drive import image_info
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-def test_the_first_playbook_of_the_readme_saves_a_guest(tiny_guest, store, tmp_path):
+def test_the_first_playbook_of_the_readme_saves_a_guest_and_brings_it_back(
+    tiny_guest, store, tmp_path
+):
     guest = tiny_guest()
     guest.start()
     guest.wait_passes(1)
@@ -31,5 +33,6 @@ def test_the_first_playbook_of_the_readme_saves_a_guest(tiny_guest, store, tmp_p
     host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory.write_text(json.dumps({"kvm_hosts": {"hosts": {"kvm1": host}}}))
     subprocess.run(["ansible-playbook", "-i", str(inventory), str(playbook)], check=True)
-    assert image_info(store / "web01.save")["state"] == "ready"
-    assert not guest.alive()
+    assert image_info(store / "web01.save")["state"] == "spent"
+    guest.wait_passes(2)
+    assert guest.mismatches == []

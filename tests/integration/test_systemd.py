@@ -87,8 +87,7 @@ def script(tmp_path, guest, rest):
 def start_fresh(host, guest, *lines):
     install(host, GUEST.name, guest.argv(), *lines)
     host.systemctl("start", GUEST.name)
-    wait_until(guest.alive)
-    guest.wait_ready()
+    wait_ready(guest)
     return host.pid_inside(guest.pid)
 
 
@@ -105,10 +104,19 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
-def wait_for_status(guest, status):
+def wait_for_monitor(guest):
     with socket.socket(socket.AF_UNIX) as probe:
         wait_until(lambda: probe.connect_ex(guest.qmp_socket) == 0)
+
+
+def wait_for_status(guest, status):
+    wait_for_monitor(guest)
     assert guest.status() == status
+
+
+def wait_ready(guest):
+    wait_for_monitor(guest)  # whatever systemd runs before QEMU is not the guest
+    guest.wait_ready()
 
 
 async def membership(pid):
@@ -183,8 +191,7 @@ def test_a_guest_whose_unit_is_not_restarted_just_quits(host, guest):
 def test_a_guest_that_daemonized_from_another_service_does_not_end_it(host, guest, tmp_path):
     install(host, "cron.service", script(tmp_path, guest, "-daemonize; sleep 600"))
     host.systemctl("start", "cron.service")
-    wait_until(guest.alive)
-    guest.wait_ready()
+    wait_ready(guest)
     pid = host.pid_inside(guest.pid)
     assert host.run(membership, pid).unit == Unit("cron.service")
     assert host.run(unit_to_stop, pid, None) is None
@@ -195,8 +202,7 @@ def test_a_guest_that_daemonized_from_another_service_does_not_end_it(host, gues
 def test_a_guest_of_a_wrapper_script_ends_its_service(host, guest, tmp_path):
     install(host, GUEST.name, script(tmp_path, guest, "; true"))
     host.systemctl("start", GUEST.name)
-    wait_until(guest.alive)
-    guest.wait_ready()
+    wait_ready(guest)
     pid = host.pid_inside(guest.pid)
     assert host.show(GUEST.name, "MainPID") != str(pid)
     with pytest.raises(Refused, match="Restart=always"):
@@ -204,13 +210,11 @@ def test_a_guest_of_a_wrapper_script_ends_its_service(host, guest, tmp_path):
 
 
 def test_a_guest_in_a_scope_is_nobodys(host, guest):
-    host.systemctl("start", "--", "-.slice")
     install(
         host, "login.service", ["systemd-run", "--scope", "--quiet", "--collect", *guest.argv()]
     )
     host.systemctl("start", "login.service")
-    wait_until(guest.alive)
-    guest.wait_ready()
+    wait_ready(guest)
     pid = host.pid_inside(guest.pid)
     assert host.run(membership, pid) is None
     assert host.run(unit_to_stop, pid, None) is None
@@ -357,11 +361,14 @@ def test_a_qemu_that_does_not_start_leaves_the_unit_as_before(host, guest):
     assert not host.run(exists, drop_in_path(GUEST))
 
 
-def test_a_qemu_that_ends_early_tells_its_status_and_is_not_started_again(host, guest):
+@pytest.mark.parametrize(
+    ("end", "status", "told"), [("exit 7", 7, "exited 7"), ("kill -9 $$", -9, "killed by signal 9")]
+)
+def test_a_qemu_that_ends_early_tells_how_and_is_not_started_again(host, guest, end, status, told):
     install(host, GUEST.name, guest.argv())
-    status, words = host.run(status_of, GUEST, ["/bin/sh", "-c", "sleep 0.3; exit 7"])
-    assert status == 7
-    assert "exited 7 under the systemd unit guest.service" in words
+    found, words = host.run(status_of, GUEST, ["/bin/sh", "-c", f"sleep 0.3; {end}"])
+    assert found == status
+    assert f"{told} under the systemd unit guest.service" in words
     assert host.show(GUEST.name, "NRestarts") == "0"
     assert host.show(GUEST.name, "Restart") == "always"
 

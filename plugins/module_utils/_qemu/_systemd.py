@@ -175,8 +175,8 @@ async def _startable(unit: Unit) -> Unit:
     if now["LoadState"] != "loaded":
         raise Refused(
             f"The guest cannot be started as {unit}, which systemd could not load "
-            f"({now['LoadState']}). Install, unmask or mend its file, or give another systemd_unit; "
-            "a unit that systemd-run made is gone once it was stopped."
+            f"({now['LoadState']}). Install, unmask or mend its file, or give another "
+            "systemd_unit; a unit that systemd-run made is gone once it was stopped."
         )
     if not _is_over(now):
         raise Refused(

@@ -20,6 +20,7 @@ from .._image_record import SavedImage
 from .._qemu._addresses import silent, taken
 from .._qemu._claims import claims_of, peers_of
 from .._qemu._fence import changed_disks
+from .._qemu._fingerprint import UNREADABLE
 from .._qemu._fresh_ram import memory_files, used_reason
 from .._qemu._process import ProcessIdentity, boot_id, host_id, is_alive
 from .._qemu._setting import choose_setting
@@ -95,6 +96,10 @@ def check_disks(saved: SavedImage, request: RestoreRequest, changed: t.Sequence[
     name = "disks_unchanged"
     if saved.disks_boot_id is None:
         return Check(name, UNKNOWN)
+    unseen = [disk.path for disk in saved.disks if disk.kind == UNREADABLE]
+    if not changed and unseen:
+        words = f"Whether these disks changed is not known: {', '.join(unseen)}."
+        return Check(name, UNKNOWN, warnings=(words,))
     if not changed:
         return Check(name, YES)
     said = "; ".join(changed)

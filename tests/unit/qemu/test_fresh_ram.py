@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._fresh_ram import (
+    empty_backends,
     first_used_offset,
+    memory_files,
     stale_backends,
     used_reason,
 )
@@ -129,3 +133,49 @@ def test_a_relative_path_is_qemus_own(tmp_path, ram, monkeypatch):
     write(ram, MIB, {0: b"old"})
     monkeypatch.chdir(tmp_path)
     assert len(stale(tmp_path, {"pc.ram": (FILE, "ram")}, identify(os.getpid()))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "paths"),
+    [
+        (["-mem-path", "/dev/shm/ram"], ("/dev/shm/ram",)),
+        (["-object", "memory-backend-file,id=m0,size=64M,mem-path=ram,share=on"], ("/vm/ram",)),
+        (["-object", '{"qom-type":"memory-backend-file","id":"m0","mem-path":"/r"}'], ("/r",)),
+        (["-object", "qom-type=memory-backend-file,id=m0,mem-path=/r"], ("/r",)),
+        (["-object", "memory-backend-ram,id=m0,size=64M"], ()),
+        (["-object", "memory-backend-memfd,id=m0,size=64M,share=on"], ()),
+    ],
+)
+def test_files_behind_the_ram_are_known_from_the_command_line(words, paths):
+    assert memory_files(["qemu", *words], "/vm") == paths
+
+
+def emptied(tmp_path, path, process=None):
+    """What `empty_backends` returns for one backend on ``path``."""
+    with ScriptedMonitor(tmp_path / "qmp") as monitor:
+        monitor.expect("qom-list", {"path": "/objects"}).returns([{"name": "m0", "type": FILE}])
+        monitor.expect("qom-get", {"path": "/objects/m0", "property": "mem-path"}).returns(
+            str(path)
+        )
+        return with_monitor(monitor.path, lambda session: empty_backends(session, process))
+
+
+def test_a_file_with_old_content_is_emptied_and_keeps_its_length(tmp_path, ram):
+    write(ram, 2 * MIB, {MIB: b"old"})
+    assert emptied(tmp_path, ram) == (str(ram),)
+    assert ram.read_bytes() == bytes(2 * MIB)
+    assert emptied(tmp_path, ram) == ()
+
+
+def test_a_file_that_another_process_has_open_is_left_alone(tmp_path, ram):
+    write(ram, MIB, {0: b"old"})
+    with ram.open("rb") as held, subprocess.Popen(["sleep", "60"], stdin=held) as other:
+        with pytest.raises(Refused, match=f"process {other.pid} has it open"):
+            emptied(tmp_path, ram)
+        other.kill()
+    assert ram.read_bytes().startswith(b"old")
+
+
+def test_a_device_is_not_emptied(tmp_path):
+    with pytest.raises(Refused, match="not a file"):
+        emptied(tmp_path, "/dev/zero")

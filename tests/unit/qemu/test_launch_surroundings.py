@@ -298,7 +298,10 @@ def test_a_change_of_user_that_only_seems_to_work_is_noticed(tmp_path):
         credentials=(os.geteuid() + 1, os.getegid(), ()),
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", pretended + STAGE, "9"], input=given, capture_output=True
+        [sys.executable, "-I", "-c", pretended + STAGE, "9"],
+        input=given,
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (
         126,
@@ -333,7 +336,7 @@ def test_a_limit_that_the_kernel_refuses_is_told(tmp_path):
         credentials=None,
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", STAGE, "9"], input=given, capture_output=True
+        [sys.executable, "-I", "-c", STAGE, "9"], input=given, capture_output=True, check=False
     )
     assert done.returncode == 126
     assert done.stderr.startswith(b"cannot set RLIMIT_NOFILE to [None, None]: ")

@@ -20,7 +20,7 @@ both_ways = pytest.mark.parametrize("direct", [False, True], ids=["buffered", "d
 @pytest.fixture
 def opened(tmp_path):
     """A factory of open files with the content given."""
-    fds = []
+    fds: list[int] = []
 
     def make(content):
         path = tmp_path / f"file{len(fds)}"

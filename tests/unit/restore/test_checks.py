@@ -8,6 +8,9 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._fingerprint import (
+    Fingerprint,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._checks import (
     Check,
     check_disks,
@@ -96,6 +99,13 @@ def test_disks_that_are_as_they_were_are_no_problem():
 
 def test_of_disks_that_were_not_recorded_nothing_is_known():
     assert check_disks(an_image(), request(), ()) == Check("disks_unchanged", "unknown")
+
+
+def test_a_disk_that_could_not_be_read_at_the_save_is_told():
+    unread = Fingerprint("/d/a", "unreadable", {"reason": "Permission denied"}, {})
+    check = check_disks(an_image(disks_boot_id="b", disks=(unread,)), request(), ())
+    assert (check.answer, check.problems) == ("unknown", ())
+    assert "/d/a" in check.warnings[0]
 
 
 def test_a_changed_disk_refuses_the_restore_and_says_what_differs():

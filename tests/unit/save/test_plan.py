@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
@@ -13,6 +15,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._save._plan import
     check_guest,
     choose_identity,
     choose_kind,
+    launch_warnings,
     plan_save,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
@@ -21,6 +24,7 @@ from ansible_collections.vmfleet.suspend.tests.support.values import (
     OTHER_UUID,
     RAM_BYTES,
     SOCKET,
+    SURROUNDINGS,
     UUID,
     a_guest,
     an_image,
@@ -188,3 +192,20 @@ def test_another_guests_ready_image_is_not_replaced_unless_overwrite_says_so():
     with pytest.raises(Refused, match=r"db01.*overwrite"):
         a_plan(existing=existing)
     assert a_plan(a_request(overwrite=True), existing=existing).replaces == existing
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "words"),
+    [
+        (SURROUNDINGS, None),
+        (None, "not recorded; its restore will need argv"),
+        (
+            replace(SURROUNDINGS, argv=(*SURROUNDINGS.argv, "-netdev", "tap,id=net0,vhostfds=7:8")),
+            "-netdev net0",
+        ),
+    ],
+)
+def test_what_a_restore_will_lack_is_known_while_the_guest_is_still_there(surroundings, words):
+    warnings = launch_warnings(a_guest(surroundings=surroundings))
+    assert (words is None) == (warnings == ())
+    assert all(words in warning for warning in warnings)

@@ -25,6 +25,8 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._prefix
     build_prefix,
     plan_prefix,
     read_prefix,
+    record_in,
+    with_record,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._record import (
     RECORD_TAG,
@@ -151,3 +153,31 @@ def test_text_that_is_not_utf_8_is_refused_with_its_offset(tmp_path):
     with pytest.raises(ImageInvalid, match="UTF-8") as refused:
         read(header(data_length=20) + b"<a>\xff</a>".ljust(20, b"\0"), tmp_path)
     assert refused.value.offset_bytes == 95
+
+
+def test_the_record_can_be_written_again_in_the_room_that_was_planned_for_it(tmp_path):
+    layout = plan_prefix("<domain/>", "<cookie/>", 4096)
+    life = life_block(LifeState.PARTIAL, {})
+    data = build_prefix(layout, HEADER, "<domain/>", "<cookie/>", {"first": 1}, life)
+    assert record_in(data) == {"first": 1}
+    again = with_record(data, {"second": "x" * 3000})
+    assert len(again) == len(data)
+    prefix = read(again, tmp_path)
+    assert prefix.record == record_in(again) == {"second": "x" * 3000}
+    assert (prefix.xml, prefix.cookie) == ("<domain/>", "<cookie/>")
+    assert life_state(prefix) is LifeState.PARTIAL
+    assert with_record(again, {"first": 1}) == data
+
+
+def test_a_record_that_outgrew_its_room_is_not_cut():
+    layout = plan_prefix("<domain/>", None, 4096)
+    data = build_prefix(layout, HEADER, "<domain/>", None, {}, life_block(LifeState.PARTIAL, {}))
+    with pytest.raises(ValueError, match="does not fit"):
+        with_record(data, {"a": "x" * 5000})
+
+
+def test_where_there_is_no_record_none_is_put():
+    data = libvirt_prefix("<domain/>", None)
+    assert record_in(data) is None
+    with pytest.raises(ValueError, match="does not fit"):
+        with_record(data, {})
