@@ -67,7 +67,8 @@ options:
     description:
       - The systemd unit that runs the guest. It is started with the waiting QEMU in place of its
         own C(ExecStart=), and is as before once the guest is loaded.
-      - Left out, the unit that M(vmfleet.suspend.qemu_save) was told, if any.
+      - Left out, the unit that M(vmfleet.suspend.qemu_save) was told, if any. An empty string
+        starts QEMU outside of that unit.
     type: str
   reset_shared_memory:
     description:

@@ -38,6 +38,13 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._systemd_gue
     unit_to_stop,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._systemd_unit import Unit
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
+    RestoreRequest,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import restore
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
 from ansible_collections.vmfleet.suspend.tests.support.systemd_host import (
     SYSTEMD,
     SystemdHost,
@@ -433,3 +440,65 @@ ExecStart={SYSTEMD} --user
     with pytest.raises(Refused, match=rf"Restart=always.*by the user {NOBODY}"):
         host.run(unit_to_stop, pid, None)  # root asks the user's systemd
     host.run(stop, own, user_id=NOBODY)
+
+
+# Through the use cases.
+
+
+async def do(work, request, check_mode):
+    return (await work(request, check_mode=check_mode)).as_result()
+
+
+def saving(guest, path, **options):
+    return SaveRequest(str(path), guest.qmp_socket, qemu_conf="/nonexistent", **options)
+
+
+def test_a_guest_that_systemd_would_start_again_is_saved_only_by_the_name_of_its_unit(
+    host, guest, store
+):
+    start_fresh(host, guest)
+    path = store / "guest.save"
+    for check_mode in (True, False):
+        with pytest.raises(Refused, match="has Restart=always"):
+            host.run(do, save, saving(guest, path), check_mode)
+    assert guest.status() == "running"
+    assert not path.exists()
+    named = saving(guest, path, systemd_unit="guest")
+    foretold = host.run(do, save, named, True)
+    done = host.run(do, save, named, False)
+    assert done["plan"]["systemd_unit"] == foretold["plan"]["systemd_unit"] == GUEST.name
+    assert "stopped the systemd unit guest.service" in done["actions"]
+    time.sleep(0.5)  # RestartSec= and more
+    assert host.show(GUEST.name, "ActiveState") == "inactive"
+    assert not guest.alive()
+
+
+def test_it_comes_back_as_its_unit_which_is_as_before(host, guest, store):
+    start_fresh(host, guest)
+    before = settings(host)
+    path = store / "guest.save"
+    host.run(do, save, saving(guest, path, systemd_unit=GUEST.name), False)
+    done = host.run(do, restore, RestoreRequest(str(path)), False)
+    assert f"gave the systemd unit {GUEST.name} its own settings back" in done["actions"]
+    assert host.show(GUEST.name, "MainPID") == str(done["guest"]["pid"])
+    assert settings(host) == before
+    guest.wait_passes(2)
+    assert guest.mismatches == []
+    assert host.run(do, restore, RestoreRequest(str(path)), False)["changed"] is False
+
+
+def test_a_restore_through_a_unit_that_fails_leaves_the_unit_ended_and_as_before(
+    host, guest, store
+):
+    start_fresh(host, guest)
+    before = settings(host)
+    path = store / "guest.save"
+    host.run(do, save, saving(guest, path, systemd_unit=GUEST.name), False)
+    argv = [f"/usr/bin/{guest.argv()[0]}", *guest.argv()[1:]]
+    argv[argv.index("-machine") + 1] = "pc,hpet=off"
+    with pytest.raises(RestoreFailed, match="journalctl"):
+        host.run(do, restore, RestoreRequest(str(path), argv=tuple(argv)), False)
+    assert settings(host) == before
+    assert not guest.alive()
+    host.run(do, restore, RestoreRequest(str(path)), False)
+    guest.wait_passes(1)

@@ -145,8 +145,13 @@ class SystemdHost:
         child = os.fork()
         if child == 0:
             try:
-                with open(writing, "wb") as pipe:
-                    pickle.dump(_run(self._pid(), user_id, work, arguments), pipe)
+                _enter(self._pid(), user_id)
+                # Only a child is in the process namespace that was entered, and in its /proc.
+                if os.fork() == 0:
+                    with open(writing, "wb") as pipe:
+                        pickle.dump(_run(work, arguments), pipe)
+                else:
+                    os.wait()
             finally:
                 os._exit(0)
         os.close(writing)
@@ -217,13 +222,9 @@ def _enter(pid: int, user_id: int) -> None:
 
 
 def _run(
-    pid: int,
-    user_id: int,
-    work: Callable[..., Coroutine[Any, Any, Any]],
-    arguments: tuple[Any, ...],
+    work: Callable[..., Coroutine[Any, Any, Any]], arguments: tuple[Any, ...]
 ) -> tuple[bool, Any]:
     try:
-        _enter(pid, user_id)
         return True, asyncio.run(work(*arguments))
     except Exception as exc:
         exc.add_note(traceback.format_exc())

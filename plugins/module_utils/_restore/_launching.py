@@ -61,12 +61,18 @@ def choose_socket(saved: SavedImage, request: RestoreRequest) -> str:
     return found
 
 
+def choose_unit(saved: SavedImage, request: RestoreRequest) -> str | None:
+    """The unit that runs the guest: as asked, else as the save was told; an empty name is none."""
+    asked = request.systemd_unit
+    return (saved.systemd_unit if asked is None else asked) or None
+
+
 def choose_launch(saved: SavedImage, request: RestoreRequest, qmp_socket: str) -> Launch | None:
     """The QEMU to start where none waits; None when nothing tells how.
 
     Raises `Refused` when the recorded command line cannot be used again.
     """
-    unit = request.systemd_unit or saved.systemd_unit
+    unit = choose_unit(saved, request)
     if request.argv is not None:
         words, changes = incoming_argv(request.argv, qmp_socket)
         return Launch(tuple(words), request.argv, changes, qmp_socket, None, unit)

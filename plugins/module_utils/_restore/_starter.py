@@ -18,7 +18,7 @@ from .._qemu._systemd_drop_in import drop_in_path
 from .._qemu._systemd_unit import Unit, own_unit
 from .._uninterrupted import finished_first
 from ._checks import Check, look_at_image, look_at_launch, refuse_problems
-from ._launching import Launch, choose_launch
+from ._launching import Launch, choose_launch, choose_unit
 from ._load import RestoreSession
 from ._request import RestoreRequest
 
@@ -83,7 +83,7 @@ class Starter:
     @property
     def unit(self) -> Unit | None:
         """The unit that runs the guest, if one is to."""
-        name = self._request.systemd_unit or self._image.systemd_unit
+        name = choose_unit(self._image, self._request)
         return own_unit(name, os.geteuid()) if name is not None else None
 
     async def settle(self, process: ProcessIdentity | None) -> bool:

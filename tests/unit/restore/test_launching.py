@@ -85,6 +85,7 @@ def test_a_command_line_that_lived_on_descriptors_of_its_starter_is_refused_by_n
         ("web01.service", None, "web01.service"),
         (None, "web01.service", "web01.service"),
         ("web02.service", "web01.service", "web02.service"),
+        ("", "web01.service", None),
     ],
 )
 def test_the_unit_is_the_one_that_was_asked_for_or_told_to_the_save(asked, recorded, unit):
