@@ -436,14 +436,20 @@ def test_what_qemu_says_of_a_secret_is_not_passed_on(tiny_guest, store):
 # Shared RAM
 
 
-def test_ram_in_a_file_keeps_what_an_earlier_guest_left_there(tiny_guest, store, tmp_path):
+@pytest.fixture
+def in_a_file(tiny_guest, store, tmp_path):
+    """A guest whose RAM was a file, its image, and that file."""
     ram = tmp_path / "ram"
     guest = tiny_guest(
         machine="pc,memory-backend=pc.ram",
         extra=("-object", f"memory-backend-file,id=pc.ram,size=64M,mem-path={ram},share=on"),
     ).start()
     guest.wait_passes(1)
-    path = save(guest, store)
+    return guest, save(guest, store), ram
+
+
+def test_ram_in_a_file_keeps_what_an_earlier_guest_left_there(in_a_file, store):
+    guest, path, ram = in_a_file
     leave_something(ram, guest)
     refuses(path, str(ram), "reset_shared_memory")
     assert not guest.alive()
@@ -479,14 +485,8 @@ def load_by_hand(guest, path):
     guest.execute("cont")
 
 
-def test_ram_that_another_process_has_open_is_not_emptied(tiny_guest, store, tmp_path):
-    ram = tmp_path / "ram"
-    guest = tiny_guest(
-        machine="pc,memory-backend=pc.ram",
-        extra=("-object", f"memory-backend-file,id=pc.ram,size=64M,mem-path={ram},share=on"),
-    ).start()
-    guest.wait_passes(1)
-    path = save(guest, store)
+def test_ram_that_another_process_has_open_is_not_emptied(in_a_file):
+    _guest, path, ram = in_a_file
     before = ram.read_bytes()
     with ram.open("rb") as memory:
         holder = subprocess.Popen(["sleep", "60"], stdin=memory)
