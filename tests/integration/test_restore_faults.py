@@ -287,8 +287,10 @@ def test_o_direct_refused_by_the_filesystem_is_an_error_before_anything_is_loade
     assert do_restore(guest.qmp_socket, copy)["changed"] is True
 
 
-def test_without_a_qemu_and_without_argv_the_error_says_how_to_get_one(saved):
+def test_without_a_qemu_a_record_or_argv_the_error_says_how_to_get_one(saved):
     guest, path = saved
+    with path.open("r+b") as image:
+        os.pwrite(image.fileno(), bytes(64), image.read(MIB).index(b"VMFLEET-RECORD"))
     with pytest.raises(Refused, match="-incoming defer -S"):
         do_restore(guest.qmp_socket, path)
 
