@@ -88,7 +88,7 @@ def fingerprint(path: str, seen_at: str | None = None) -> Fingerprint:
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
-            return Fingerprint(path, FILE, _file_facts(fd, status), {"device": status.st_dev})
+            return Fingerprint(path, FILE, _file_facts(fd, status), _mount_facts(status))
         if stat.S_ISBLK(status.st_mode):
             return Fingerprint(path, BLOCK, *_device_facts(fd, status.st_rdev))
         return Fingerprint(path, OTHER, {}, {})
@@ -96,6 +96,11 @@ def fingerprint(path: str, seen_at: str | None = None) -> Fingerprint:
         return Fingerprint(path, UNREADABLE, {"reason": exc.strerror or str(exc)}, {})
     finally:
         os.close(fd)
+
+
+def _mount_facts(status: os.stat_result) -> dict[str, Fact]:
+    # A filesystem without a device of its own (NFS, btrfs) gets another number at each mount.
+    return {"device": status.st_dev} if os.major(status.st_dev) else {}
 
 
 def _file_facts(fd: int, status: os.stat_result) -> dict[str, Fact]:
