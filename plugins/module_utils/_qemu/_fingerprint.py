@@ -77,8 +77,12 @@ def _are_facts(data: object) -> bool:
 def fingerprint(path: str, seen_at: str | None = None) -> Fingerprint:
     """What the disk at ``path`` is like now. ``seen_at``: the same file as it is reached from here,
     through another process's mount namespace for instance. Never raises for what the file is."""
+    place = seen_at or path
     try:
-        fd = os.open(seen_at or path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # To open a device that is no disk can do something (a watchdog, a tape).
+        if not _is_disk(os.stat(place).st_mode):
+            return Fingerprint(path, OTHER, {}, {})
+        fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         return Fingerprint(path, MISSING, {}, {})
     except OSError as exc:
@@ -96,6 +100,10 @@ def fingerprint(path: str, seen_at: str | None = None) -> Fingerprint:
         return Fingerprint(path, UNREADABLE, {"reason": exc.strerror or str(exc)}, {})
     finally:
         os.close(fd)
+
+
+def _is_disk(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
 
 
 def _mount_facts(status: os.stat_result) -> dict[str, Fact]:

@@ -150,7 +150,10 @@ def look_at_launch(
     """What is asked before a QEMU is started for it. ``fd``: the image, open; ``replaces``: the
     addresses are those of a QEMU that will be gone."""
     own, directory = launch.own_argv, launch.directory
-    checks = [_check_trust(request, fd, launch), _check_program(launch)]
+    trust = _check_trust(request, fd, launch)
+    if trust.problems:
+        return [trust]  # not even asked about: the words could name any file or host
+    checks = [trust, _check_program(launch)]
     claimed = [
         f"{claim.option} needs {claim.where}, and {why}."
         for claim in (() if replaces else claims_of(own, directory))
@@ -176,7 +179,7 @@ def _from_problems(name: str, problems: t.Sequence[str]) -> Check:
 
 def _check_trust(request: RestoreRequest, fd: int, launch: Launch) -> Check:
     name = "recorded_argv_trusted"
-    if not launch.recorded:
+    if not (launch.recorded or launch.unit_recorded):
         return Check(name, YES)
     why = distrust(fd, request.path, os.geteuid())
     if why is None:
@@ -187,7 +190,8 @@ def _check_trust(request: RestoreRequest, fd: int, launch: Launch) -> Check:
         name,
         UNKNOWN,
         (
-            f"Its recorded command line would be run, and somebody else could have written it: "
+            f"Its recorded command line or unit would be run, and somebody else could have "
+            "written it: "
             f"{why} If you know that it is sound, set trust_recorded_argv.",
         ),
     )

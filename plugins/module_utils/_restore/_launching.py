@@ -24,7 +24,7 @@ class Launch:
     """``argv``: complete, so that QEMU waits on ``qmp_socket``; ``own_argv``: the same without the
     words that make it wait, ``changes``: what was changed in it, in sentences. ``surroundings``:
     how the recorded QEMU was run, None where argv was given and runs as this run does.
-    ``systemd_unit``: the unit that shall run it."""
+    ``systemd_unit``: the unit that shall run it; ``unit_recorded``: the image names it."""
 
     argv: tuple[str, ...]
     own_argv: tuple[str, ...]
@@ -32,6 +32,7 @@ class Launch:
     qmp_socket: str
     surroundings: Surroundings | None
     systemd_unit: str | None
+    unit_recorded: bool
 
     @property
     def recorded(self) -> bool:
@@ -73,9 +74,10 @@ def choose_launch(saved: SavedImage, request: RestoreRequest, qmp_socket: str) -
     Raises `Refused` when the recorded command line cannot be used again.
     """
     unit = choose_unit(saved, request)
+    unit_recorded = unit is not None and request.systemd_unit is None
     if request.argv is not None:
         words, changes = incoming_argv(request.argv, qmp_socket)
-        return Launch(tuple(words), request.argv, changes, qmp_socket, None, unit)
+        return Launch(tuple(words), request.argv, changes, qmp_socket, None, unit, unit_recorded)
     recorded = saved.launch
     if recorded is None:
         return None
@@ -86,7 +88,9 @@ def choose_launch(saved: SavedImage, request: RestoreRequest, qmp_socket: str) -
         changed_user=recorded.user_id != ROOT,
     )
     words, changes = incoming_argv(again.argv, qmp_socket)
-    return Launch(tuple(words), again.argv, again.changes + changes, qmp_socket, recorded, unit)
+    return Launch(
+        tuple(words), again.argv, again.changes + changes, qmp_socket, recorded, unit, unit_recorded
+    )
 
 
 def words_or_none(

@@ -158,7 +158,7 @@ class _Restore:
             check_image(self._image, self._request, story_of(self._image))
             started = find_with(self._argv) if self._argv is not None else None
             if started is None or self._check_mode:
-                self._starter.prepare(may_be_unknown=self._check_mode)
+                self._starter.prepare(may_be_unknown=self._check_mode, replaces=started is not None)
         if self._check_mode:
             return None
         if started is not None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
@@ -15,7 +17,11 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._checks i
     Check,
     check_disks,
     check_source,
+    look_at_launch,
     refuse_problems,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._launching import (
+    choose_launch,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
     RestoreRequest,
@@ -23,6 +29,8 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request 
 from ansible_collections.vmfleet.suspend.tests.support.values import (
     IMAGE,
     OTHER_QEMU,
+    SOCKET,
+    SURROUNDINGS,
     THIS_QEMU,
     an_image,
 )
@@ -115,6 +123,34 @@ def test_a_changed_disk_refuses_the_restore_and_says_what_differs():
     allowed = check_disks(an_image(disks_boot_id="b"), request("changed_disks"), changed)
     assert (allowed.answer, allowed.problems) == ("allowed", ())
     assert "/d/a: mtime_ns was 1, is 2" in allowed.warnings[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(
+    ("argv", "unit", "asked", "trusts"),
+    [
+        (None, None, None, True),
+        (("sh",), None, None, False),
+        (("sh",), "web01.service", None, True),
+        (("sh",), "web01.service", "web01.service", False),
+    ],
+)
+def test_the_image_is_trusted_only_as_far_as_it_decides_what_runs(
+    tmp_path, argv, unit, asked, trusts
+):
+    image = tmp_path / "image"
+    image.touch()
+    os.chown(image, 65534, 65534)
+    saved = an_image(launch=SURROUNDINGS, systemd_unit=unit)
+    wanted = RestoreRequest(str(image), argv=argv, systemd_unit=asked)
+    launch = choose_launch(saved, wanted, SOCKET)
+    assert launch is not None
+    with image.open("rb") as file:
+        checks = look_at_launch(saved, wanted, file.fileno(), launch, replaces=True)
+    told = [problem for check in checks for problem in check.problems]
+    assert any("somebody else could have written it" in problem for problem in told) is trusts
+    # Of words that are not trusted nothing is even looked at.
+    assert (len(checks) == 1) is trusts
 
 
 def test_every_problem_is_told_at_once():

@@ -79,16 +79,18 @@ def test_a_command_line_that_lived_on_descriptors_of_its_starter_is_refused_by_n
 
 
 @pytest.mark.parametrize(
-    ("asked", "recorded", "unit"),
+    ("asked", "recorded", "unit", "by_image"),
     [
-        (None, None, None),
-        ("web01.service", None, "web01.service"),
-        (None, "web01.service", "web01.service"),
-        ("web02.service", "web01.service", "web02.service"),
-        ("", "web01.service", None),
+        (None, None, None, False),
+        ("web01.service", None, "web01.service", False),
+        (None, "web01.service", "web01.service", True),
+        ("web02.service", "web01.service", "web02.service", False),
+        ("", "web01.service", None, False),
     ],
 )
-def test_the_unit_is_the_one_that_was_asked_for_or_told_to_the_save(asked, recorded, unit):
+def test_the_unit_is_the_one_that_was_asked_for_or_told_to_the_save(
+    asked, recorded, unit, by_image
+):
     chosen = launch(an_image(launch=SURROUNDINGS, systemd_unit=recorded), systemd_unit=asked)
     assert chosen is not None
-    assert chosen.systemd_unit == unit
+    assert (chosen.systemd_unit, chosen.unit_recorded) == (unit, by_image)
