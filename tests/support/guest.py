@@ -156,6 +156,8 @@ class QemuGuest(ABC):
                 continue
         self._reap()
         self.wait_gone()
+        # A process that ends has no command line any more, but still its sockets.
+        self._wait(lambda: not self._listens(), 10, "end")
 
     def close(self) -> None:
         """End QEMU and remove what lies outside of ``tmp_path``."""
