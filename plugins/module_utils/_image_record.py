@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ._errors import ImageInvalid, NotASaveImage, Refused
 from ._qemu._description import Description, Hardware
 from ._qemu._fingerprint import Fingerprint
+from ._qemu._mapped_argv import ImageBlock
 from ._qemu._process import ProcessIdentity
 from ._qemu._surroundings import Surroundings
 from ._saveimage._domain_xml import identity
@@ -21,6 +22,7 @@ from ._saveimage._life import LifeState, life_notes, life_state
 from ._saveimage._prefix import Prefix, read_prefix
 from ._saveimage._stream import (
     COMPRESSED,
+    MAPPED_RAM,
     SEQUENTIAL,
     UNKNOWN,
     StreamHead,
@@ -44,7 +46,7 @@ class SavedImage:
 
     ``state``: partial, ready or spent. ``compressor``: format label of a compressed stream, whose
     machine and RAM blocks are not seen from outside. ``ram_blocks``: name and bytes of each block
-    in the stream;
+    in the stream; ``page_blocks``: where their pages lie, empty unless the layout is mapped-ram;
     ``all_ram_names``: every block that the guest had, migrated or not, empty when not recorded.
     ``loaded_into``: the QEMU that a restore put it in. ``quit_by_save``: the save was about to end
     its QEMU; ``meant_to_quit``: it was asked to. ``continued``: the vCPUs were seen to run after a
@@ -80,6 +82,7 @@ class SavedImage:
     disks: tuple[Fingerprint, ...] = ()
     disks_boot_id: str | None = None
     spent_by: str | None = None
+    page_blocks: tuple[ImageBlock, ...] = ()
 
     @property
     def description(self) -> Description:
@@ -125,6 +128,20 @@ def _recorded_disks(section: t.Mapping[str, t.Any]) -> tuple[Fingerprint, ...]:
 def ram_sizes(head: StreamHead) -> tuple[tuple[str, int], ...]:
     """Name and bytes of each RAM block of a stream."""
     return tuple((block.name, block.used_length_bytes) for block in head.ram_blocks)
+
+
+def _page_blocks(head: StreamHead) -> tuple[ImageBlock, ...]:
+    if head.layout != MAPPED_RAM:
+        return ()
+    return tuple(
+        ImageBlock(
+            block.name,
+            block.used_length_bytes,
+            block.page_size_bytes or 0,
+            block.pages_offset_bytes or 0,
+        )
+        for block in head.ram_blocks
+    )
 
 
 def describe(fd: int, path: str) -> SavedImage:
@@ -186,6 +203,7 @@ def _described(
         disks=_recorded_disks(disks) if disks else (),
         disks_boot_id=_word(disks, "boot_id"),
         spent_by=_word(notes, SPENT_BY),
+        page_blocks=_page_blocks(head),
     )
 
 

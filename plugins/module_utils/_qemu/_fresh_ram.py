@@ -11,12 +11,13 @@ starts as zeros. A file behind a memory backend may hold the RAM of an earlier r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import typing as t
 
-from .._errors import Refused, StoreError
+from .._errors import QmpCommandError, Refused, StoreError
 from ._command_line import json_of, keys_of, options_of
 from ._monitor import Monitor
 from ._process import ProcessIdentity, users_of
@@ -90,42 +91,80 @@ def memory_files(argv: t.Sequence[str], directory: str) -> tuple[str, ...]:
     return tuple(os.path.join(directory, path) for path in paths)
 
 
-async def _backends(
-    monitor: Monitor, process: ProcessIdentity | None
-) -> list[tuple[str, str, str]]:
-    """Id, path, and path as seen from here, of each file-backed memory backend."""
+class _Backend(t.NamedTuple):
+    """``path``: as QEMU was told it; ``seen``: as it is reached from here."""
+
+    name: str
+    path: str
+    seen: str
+    read_only: bool
+
+    def is_file(self, status: os.stat_result | None) -> bool:
+        with contextlib.suppress(OSError):
+            return status is not None and os.path.samestat(os.stat(self.seen), status)
+        return False
+
+
+async def _backends(monitor: Monitor, process: ProcessIdentity | None) -> list[_Backend]:
     found = []
     for entry in await monitor.execute("qom-list", {"path": "/objects"}):
         if entry["type"] == _FILE_BACKEND:
             backend = f"/objects/{entry['name']}"
             path = str(await monitor.execute("qom-get", {"path": backend, "property": "mem-path"}))
-            found.append((entry["name"], path, _as_seen_by(process, path)))
+            read_only = await _property(monitor, backend, "readonly")
+            found.append(
+                _Backend(entry["name"], path, _as_seen_by(process, path), read_only is True)
+            )
     return found
 
 
-async def stale_backends(monitor: Monitor, process: ProcessIdentity | None) -> tuple[str, ...]:
-    """One sentence for each file-backed memory backend that is not provably empty."""
+async def _property(monitor: Monitor, path: str, name: str) -> object:
+    try:
+        return await monitor.execute("qom-get", {"path": path, "property": name})
+    except QmpCommandError:  # older than this property
+        return None
+
+
+async def stale_backends(
+    monitor: Monitor, process: ProcessIdentity | None, mapped: os.stat_result | None = None
+) -> tuple[str, ...]:
+    """One sentence for each file-backed memory backend that is not provably empty.
+
+    ``mapped``: the image that is to be the guest's RAM, which needs not be empty.
+    """
     reasons = [
-        (name, path, used_reason(seen)) for name, path, seen in await _backends(monitor, process)
+        (backend, used_reason(backend.seen))
+        for backend in await _backends(monitor, process)
+        if not backend.is_file(mapped)
     ]
     return tuple(
-        f"Memory backend {name} uses {path}, and {reason}."
-        for name, path, reason in reasons
+        f"Memory backend {backend.name} uses {backend.path}, and {reason}."
+        for backend, reason in reasons
         if reason is not None
     )
 
 
-async def empty_backends(monitor: Monitor, process: ProcessIdentity | None) -> tuple[str, ...]:
+async def empty_backends(
+    monitor: Monitor, process: ProcessIdentity | None, mapped: os.stat_result | None = None
+) -> tuple[str, ...]:
     """Empty every file behind this QEMU's RAM that holds data; returns their paths.
 
-    Its vCPUs must never have run. Raises `Refused` when another process has such a file open: it
-    may be the RAM of a guest that lives; `StoreError` when it cannot be emptied.
+    Its vCPUs must never have run. ``mapped``: the image that is to be the guest's RAM, which stays
+    as it is. Raises `Refused` when another process has such a file open: it may be the RAM of a
+    guest that lives; and when the file is only read by QEMU: it is no guest's RAM but what RAM
+    begins with. `StoreError` when it cannot be emptied.
     """
     emptied = []
-    for _name, path, seen in await _backends(monitor, process):
-        if used_reason(seen) is not None:
-            _empty(seen, path, process)
-            emptied.append(path)
+    for backend in await _backends(monitor, process):
+        if backend.is_file(mapped) or used_reason(backend.seen) is None:
+            continue
+        if backend.read_only:
+            raise Refused(
+                f"Memory backend {backend.name} begins with the content of {backend.path}, which "
+                "it only reads; that will not be emptied. Give the QEMU plain RAM."
+            )
+        _empty(backend.seen, backend.path, process)
+        emptied.append(backend.path)
     return tuple(emptied)
 
 

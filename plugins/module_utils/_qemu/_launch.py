@@ -57,6 +57,13 @@ def systemd_prefix(systemd_runs: bool, user_id: int) -> tuple[str, ...]:
     return ("systemd-run", *manager, "--scope", "--quiet", "--collect", "--")
 
 
+def login_prefix() -> tuple[str, ...]:
+    """Words before a program that shall outlive the login that this run belongs to."""
+    user_id = os.geteuid()
+    manager = _SYSTEM_MANAGER if user_id == 0 else _USER_MANAGER.format(user_id)
+    return systemd_prefix(os.path.exists(manager), user_id)
+
+
 def resolve_program(program: str) -> str:
     """Absolute path of the program; raises `Refused` when it cannot be run."""
     found = shutil.which(program)
@@ -156,9 +163,7 @@ async def launch(argv: t.Sequence[str], surroundings: Surroundings | None = None
     """
     program = resolve_program(argv[0])
     secrets = secrets_in(argv)
-    user_id = os.geteuid()
-    manager = _SYSTEM_MANAGER if user_id == 0 else _USER_MANAGER.format(user_id)
-    prefix = systemd_prefix(os.path.exists(manager), user_id)
+    prefix = login_prefix()
     if surroundings is None:
         return await _launched("direct", (*prefix, program, *argv[1:]), secrets=secrets)
     setting = choose_setting(surroundings)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from .._errors import Refused
 from ._command_line import TRUE_WORDS, Option, options_of, parts_of, with_value
 from ._inherited_fds import inherited_fds
+from ._mapped_argv import plain_again
 from ._pairs import pairs_of
 
 # Options that take a character device in its short notation; -gdb tells tcp: itself not to wait.
@@ -69,6 +70,7 @@ def relaunch(
     if changed_user:
         options = _without_user(options, changes)
     options = _without_waiting(options, changes)
+    options = plain_again(options, changes)
     if machine_type:
         options = _with_machine_type(options, machine_type, changes)
     words = [word for option in options for word in option.words]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from .._errors import Refused
 from .._image_record import SavedImage
 from .._qemu._argv import incoming_argv
+from .._qemu._mapped_argv import ImageBlock, MappedArgv, map_ram
 from .._qemu._recorded_argv import relaunch
 from .._qemu._surroundings import Surroundings
-from ._request import RestoreRequest
+from ._request import LAZY, RestoreRequest
 
 ROOT = 0
 
@@ -24,7 +25,8 @@ class Launch:
     """``argv``: complete, so that QEMU waits on ``qmp_socket``; ``own_argv``: the same without the
     words that make it wait, ``changes``: what was changed in it, in sentences. ``surroundings``:
     how the recorded QEMU was run, None where argv was given and runs as this run does.
-    ``systemd_unit``: the unit that shall run it; ``unit_recorded``: the image names it."""
+    ``systemd_unit``: the unit that shall run it; ``unit_recorded``: the image names it. ``mapped``:
+    RAM blocks that are mapped from the image; in ``own_argv`` they are not."""
 
     argv: tuple[str, ...]
     own_argv: tuple[str, ...]
@@ -33,6 +35,12 @@ class Launch:
     surroundings: Surroundings | None
     systemd_unit: str | None
     unit_recorded: bool
+    mapped: tuple[ImageBlock, ...] = ()
+
+    @property
+    def mapped_bytes(self) -> int:
+        """RAM that is mapped from the image."""
+        return sum(block.length_bytes for block in self.mapped)
 
     @property
     def recorded(self) -> bool:
@@ -71,13 +79,24 @@ def choose_unit(saved: SavedImage, request: RestoreRequest) -> str | None:
 def choose_launch(saved: SavedImage, request: RestoreRequest, qmp_socket: str) -> Launch | None:
     """The QEMU to start where none waits; None when nothing tells how.
 
-    Raises `Refused` when the recorded command line cannot be used again.
+    Raises `Refused` when the recorded command line cannot be used again, or the guest's RAM cannot
+    be mapped as asked.
     """
     unit = choose_unit(saved, request)
     unit_recorded = unit is not None and request.systemd_unit is None
     if request.argv is not None:
-        words, changes = incoming_argv(request.argv, qmp_socket)
-        return Launch(tuple(words), request.argv, changes, qmp_socket, None, unit, unit_recorded)
+        ram = _with_its_ram(request.argv, saved, request)
+        words, changes = incoming_argv(ram.argv, qmp_socket)
+        return Launch(
+            tuple(words),
+            request.argv,
+            ram.changes + changes,
+            qmp_socket,
+            None,
+            unit,
+            unit_recorded,
+            ram.blocks,
+        )
     recorded = saved.launch
     if recorded is None:
         return None
@@ -87,18 +106,30 @@ def choose_launch(saved: SavedImage, request: RestoreRequest, qmp_socket: str) -
         machine_type=saved.machine_type or "",
         changed_user=recorded.user_id != ROOT,
     )
-    words, changes = incoming_argv(again.argv, qmp_socket)
+    ram = _with_its_ram(again.argv, saved, request)
+    words, changes = incoming_argv(ram.argv, qmp_socket)
     return Launch(
-        tuple(words), again.argv, again.changes + changes, qmp_socket, recorded, unit, unit_recorded
+        tuple(words),
+        again.argv,
+        again.changes + ram.changes + changes,
+        qmp_socket,
+        recorded,
+        unit,
+        unit_recorded,
+        ram.blocks,
     )
 
 
-def words_or_none(
-    saved: SavedImage, request: RestoreRequest, qmp_socket: str
-) -> tuple[str, ...] | None:
-    """The command line that a run which died would have started; None where there is none."""
+def _with_its_ram(argv: tuple[str, ...], saved: SavedImage, request: RestoreRequest) -> MappedArgv:
+    if request.load != LAZY:
+        return MappedArgv(argv, (), ())
+    page = os.sysconf("SC_PAGE_SIZE")
+    return map_ram(argv, request.path, saved.page_blocks, host_page_bytes=page)
+
+
+def launch_or_none(saved: SavedImage, request: RestoreRequest, qmp_socket: str) -> Launch | None:
+    """What a run which died would have started; None where there is none."""
     try:
-        launch = choose_launch(saved, request, qmp_socket)
+        return choose_launch(saved, request, qmp_socket)
     except Refused:
         return None
-    return launch.argv if launch is not None else None

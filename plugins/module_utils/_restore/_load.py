@@ -25,8 +25,11 @@ from .._qemu._guest import Guest
 from .._qemu._migration import Migration, MigrationReport, wait_for_run_state
 from .._qemu._monitor import Monitor
 from .._qemu._negotiation import Negotiated, Step
+from .._qemu._prefetcher import Prefetched
 from .._saveimage._compressors import compressor_of
 from .._saveimage._life import annotate, mark_ready, mark_spent
+from .._saveimage._protection import replaceable
+from .._saveimage._verify import Structure
 from .._uninterrupted import finished_first, uninterrupted
 from ._plan import NEVER_RAN, RestorePlan
 
@@ -37,14 +40,17 @@ _SETTLE_SECONDS = 10.0
 
 @dataclass
 class RestoreSession:
-    """One restore under way. ``fd`` is the locked image; ``step`` names what goes on;
-    ``rehearsal``: nothing is written into the image."""
+    """One restore under way. ``fd`` is the locked image, ``structure`` what a walk through it
+    found; ``step`` names what goes on; ``rehearsal``: nothing is written into the image."""
 
     image: SavedImage
     fd: int
+    structure: Structure
     deadline: Deadline
     rehearsal: bool = False
     actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    prefetched: Prefetched | None = None
     step: str = "reading the image"
     image_state: str = ""
     may_have_run: bool = False
@@ -66,10 +72,15 @@ class Destination:
     negotiated: Negotiated
 
 
-async def load(session: RestoreSession, into: Destination) -> MigrationReport:
-    """Load the stream; the vCPUs stay held. QEMU's settings are as before afterwards."""
+async def load(
+    session: RestoreSession, into: Destination, *, stream_fd: int | None = None
+) -> MigrationReport:
+    """Load the stream; the vCPUs stay held. QEMU's settings are as before afterwards.
+
+    ``stream_fd``: a file that has the stream in place of the image, at the same offsets.
+    """
     try:
-        return await _load(session, into)
+        return await _load(session, into, session.fd if stream_fd is None else stream_fd)
     except BaseException:
         await uninterrupted(_give_back(session, into))
         raise
@@ -90,7 +101,7 @@ async def apply(monitor: Monitor, steps: t.Iterable[Step]) -> None:
         await monitor.execute(step.command, step.arguments)
 
 
-async def _load(session: RestoreSession, into: Destination) -> MigrationReport:
+async def _load(session: RestoreSession, into: Destination, stream_fd: int) -> MigrationReport:
     monitor, guest, through_pipe = into.monitor, into.guest, into.plan.through_pipe
     session.step = "holding the vCPUs"
     # While it waits, stop only means: do not start by yourself after the load.
@@ -100,7 +111,7 @@ async def _load(session: RestoreSession, into: Destination) -> MigrationReport:
     session.fdset_id = fdset_id = await finished_first(
         hand_over(
             monitor,
-            session.fd,
+            stream_fd,
             _bookmark(session, guest),
             write=False,
             direct=into.negotiated.bypass_cache and not through_pipe,
@@ -219,7 +230,8 @@ def remove_image(session: RestoreSession) -> None:
     """Remove the image of a guest that runs. Raises `StoreError` naming the path."""
     session.step = "removing the image"
     try:
-        os.unlink(session.image.path)
+        with replaceable(session.image.path):
+            os.unlink(session.image.path)
     except OSError as exc:
         raise StoreError(f"{session.image.path} could not be removed: {exc.strerror}.") from exc
     session.image_state = "removed"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from .._image_record import SavedImage
 from .._qemu._migration import MigrationReport
+from .._qemu._prefetcher import Prefetched
 from .._result_parts import negotiated_result, sizes_result
 from .._saveimage._verify import Structure
 from ._plan import RestorePlan
@@ -34,6 +35,7 @@ class RestoreOutcome:
     image_state_after: str
     pid: int | None = None
     migration: MigrationReport | None = None
+    prefetched: Prefetched | None = None
     duration_seconds: float = 0.0
     actions: tuple[str, ...] = ()
 
@@ -64,4 +66,6 @@ class RestoreOutcome:
             result["negotiated"] = negotiated_result(self.plan.negotiated)
         if self.migration is not None:
             result["migration"] = {"total_seconds": self.migration.total_seconds}
+        if self.prefetched is not None:
+            result["prefetch"] = self.prefetched.as_dict()
         return result

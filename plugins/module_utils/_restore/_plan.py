@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._errors import Refused
 from .._image_record import SavedImage
@@ -15,7 +15,7 @@ from .._qemu._description import differences
 from .._qemu._guest import Guest
 from .._qemu._negotiation import Ask, Negotiated, negotiate
 from ._checks import CHANGED_DISKS, Check
-from ._request import RestoreRequest
+from ._request import EAGER, LAZY, RestoreRequest
 
 MAPPED_RAM = "mapped-ram"
 SEQUENTIAL = "sequential"
@@ -34,7 +34,8 @@ class RestorePlan:
     """``launch``: whose command line a QEMU is started with, recorded or given, None where one is
     there. ``negotiated`` is None until a QEMU was asked (check mode without a waiting one);
     ``checks``: what was asked of image and host; ``recovers``: what a run that died left, and what
-    is done about it first."""
+    is done about it first; ``mapped_bytes``: of RAM that is mapped from the image and not read;
+    ``prefetch``: how it is read ahead of the guest then."""
 
     action: str
     path: str
@@ -47,6 +48,8 @@ class RestorePlan:
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
     recovers: t.Mapping[str, str] | None = None
+    mapped_bytes: int = 0
+    prefetch: str | None = None
 
     @property
     def through_pipe(self) -> bool:
@@ -64,6 +67,9 @@ class RestorePlan:
             "action": self.action,
             "path": self.path,
             "layout": self.layout,
+            "load": LAZY if self.mapped_bytes else EAGER,
+            "mapped_bytes": self.mapped_bytes,
+            "prefetch": self.prefetch,
             "run_afterwards": self.run_afterwards,
             "start_qemu": self.launch is not None,
             "launch": self.launch,
@@ -97,6 +103,8 @@ def check_image(saved: SavedImage, request: RestoreRequest, why: str = "") -> tu
             f"{where} holds a sequential stream, which is one stream: parallel_channels "
             f"{request.parallel_channels} does not go with it. Leave it out."
         )
+    if request.load == LAZY:
+        _check_lazy(saved, request)
     if saved.state == "spent":
         if "spent" not in request.allow:
             raise Refused(
@@ -106,6 +114,21 @@ def check_image(saved: SavedImage, request: RestoreRequest, why: str = "") -> tu
             )
         return ("The image was spent; its guest's disks must have been rolled back to match it.",)
     return ()
+
+
+def _check_lazy(saved: SavedImage, request: RestoreRequest) -> None:
+    where = f"The image {request.path}"
+    if saved.layout != MAPPED_RAM:
+        kind = f"compressed with {saved.compressor}" if saved.compressor else "sequential"
+        raise Refused(
+            f"{where} is {kind}: its pages do not lie where they could be mapped from. Set load to "
+            "eager; the next save with image_version 3 makes an image that can be mapped."
+        )
+    if request.bypass_cache:
+        raise Refused(
+            f"bypass_cache does not go with load lazy: {request.path} would be mapped, and a "
+            "mapping is served from the page cache. Leave bypass_cache out."
+        )
 
 
 def is_restored_guest(saved: SavedImage, guest: Guest) -> bool:
@@ -170,8 +193,12 @@ def plan_load(
     cpu_count: int,
     direct_io_proved: bool | None,
     stale_backends: t.Sequence[str],
+    mapped_bytes: int = 0,
 ) -> RestorePlan:
-    """The plan for a QEMU that waits; raises `Refused` with every difference and both figures."""
+    """The plan for a QEMU that waits; raises `Refused` with every difference and both figures.
+
+    ``mapped_bytes``: of its RAM that is mapped from the image already.
+    """
     warnings = check_image(saved, request) + warnings_of(checks)
     if guest.run_state != WAITING:
         raise Refused(
@@ -199,14 +226,19 @@ def plan_load(
         Ask(
             direction="restore",
             layout=saved.layout,
-            channels=request.parallel_channels,
-            bypass_cache=request.bypass_cache,
+            # What is left to load is a few MiB in memory.
+            channels=1 if mapped_bytes else request.parallel_channels,
+            bypass_cache=False if mapped_bytes else request.bypass_cache,
             max_bandwidth_bytes=None,
             cpu_count=cpu_count,
             direct_io_proved=direct_io_proved,
         ),
         guest.offer,
     )
+    if mapped_bytes:
+        small = "the RAM is mapped from the image, and little is left to load"
+        reasons = {"parallel_channels": small, "bypass_cache": small}
+        negotiated = replace(negotiated, reasons=reasons)
     return RestorePlan(
         action="restore",
         path=request.path,
@@ -218,6 +250,8 @@ def plan_load(
         negotiated=negotiated,
         reason="the image is ready and a QEMU waits for it",
         warnings=warnings + negotiated.degraded,
+        mapped_bytes=mapped_bytes,
+        prefetch=request.prefetch if mapped_bytes else None,
     )
 
 
@@ -232,6 +266,7 @@ def plan_without_qemu(
     *,
     launch: str | None,
     checks: t.Sequence[Check] = (),
+    mapped_bytes: int = 0,
 ) -> RestorePlan:
     """The plan as far as image and host alone decide it."""
     warnings = check_image(saved, request) + warnings_of(checks)
@@ -246,6 +281,8 @@ def plan_without_qemu(
         negotiated=None,
         reason="the image is ready",
         warnings=warnings,
+        mapped_bytes=mapped_bytes,
+        prefetch=request.prefetch if mapped_bytes else None,
     )
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+EAGER = "eager"
+LAZY = "lazy"
+
 
 @dataclass(frozen=True)
 class RestoreRequest:
@@ -26,6 +29,8 @@ class RestoreRequest:
     trust_recorded_argv: bool = False
     reset_shared_memory: bool = False
     systemd_unit: str | None = None
+    load: str = EAGER
+    prefetch: str = "background"
     timeout_seconds: float = 0
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import typing as t
 from dataclasses import replace
 
 from .._errors import Refused
@@ -21,17 +22,19 @@ from .._qemu._fresh_ram import empty_backends, stale_backends
 from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
 from .._qemu._launch import wait_for_other
-from .._qemu._migration import MigrationReport
+from .._qemu._mapped_argv import ImageBlock
 from .._qemu._monitor import Monitor, NoListener
 from .._qemu._process import boot_id, find_with, is_alive, runs_with
 from .._saveimage._compressors import compressor_of
-from .._saveimage._lock import lock_image
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
 from .._uninterrupted import uninterrupted
 from ._checks import look_at_image, refuse_problems
 from ._failing import fail
-from ._launching import Launch, choose_socket, words_or_none
+from ._image_file import open_image
+from ._launching import Launch, choose_socket, launch_or_none
+from ._lazy import blocks_mapped_by, keep_from_changing, load_around, prove, read_ahead
+from ._lazy_checks import look_at_mapping
 from ._load import (
     Destination,
     RestoreSession,
@@ -53,7 +56,8 @@ from ._plan import (
 from ._recover import Recovery
 from ._recovery import Remedy
 from ._rehearse import rehearse
-from ._request import RestoreRequest
+from ._report import Report
+from ._request import LAZY, RestoreRequest
 from ._spent import why_spent
 from ._starter import Starter
 
@@ -78,42 +82,60 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
     `ImageLocked` come from reading the image.
     """
     refuse_unfinished(request.path)
-    fd = lock_image(request.path, write=not (check_mode or request.rehearse))
+    began = time.monotonic()
+    fd = open_image(request.path, write=not (check_mode or request.rehearse))
     try:
-        return await _Restore(request, fd, check_mode=check_mode).execute()
+        session = RestoreSession(
+            image=_described(fd, request),
+            fd=fd,
+            structure=verify_structure(fd, request.path),
+            deadline=Deadline(request.timeout_seconds),
+            rehearsal=request.rehearse,
+        )
+        return await _Restore(request, session, began, check_mode=check_mode).execute()
     finally:
         os.close(fd)
 
 
+def _described(fd: int, request: RestoreRequest) -> SavedImage:
+    image = describe(fd, request.path)
+    if image.state == "partial":
+        check_image(image, request)
+    return image
+
+
 class _Restore:
-    def __init__(self, request: RestoreRequest, fd: int, *, check_mode: bool) -> None:
-        self._started = time.monotonic()
+    def __init__(
+        self,
+        request: RestoreRequest,
+        session: RestoreSession,
+        began: float,
+        *,
+        check_mode: bool,
+    ) -> None:
         self._check_mode = check_mode
-        self._image = describe(fd, request.path)
         self._request = request
-        self._session = RestoreSession(
-            self._image, fd, Deadline(request.timeout_seconds), rehearsal=request.rehearse
-        )
-        self._argv: tuple[str, ...] | None = None
-        self._state_found: str | None = None
-        self._recovers: dict[str, str] | None = None
+        self._session = session
+        self._report = Report(session, request, began, check_mode=check_mode)
+        self._wanted: Launch | None = None
+
+    @property
+    def _image(self) -> SavedImage:
+        return self._session.image
 
     async def execute(self) -> RestoreOutcome:
-        if self._image.state == "partial":
-            check_image(self._image, self._request)
-        self._structure = verify_structure(self._session.fd, self._image.path)
         await self._look_inside()
         self._qmp_socket = choose_socket(self._image, self._request)
         self._request = replace(self._request, qmp_socket=self._qmp_socket)
         if self._request.rehearse:
             return await self._rehearse()
-        self._argv = words_or_none(self._image, self._request, self._qmp_socket)
+        self._wanted = launch_or_none(self._image, self._request, self._qmp_socket)
         self._starter = Starter(self._session, self._request, self._qmp_socket)
         try:
             async with contextlib.AsyncExitStack() as cleanup:
                 monitor = await self._get_qemu()
                 if monitor is None:
-                    return self._planned(self._plan_alone(self._starter.launch), None)
+                    return self._report.planned(self._plan_alone(self._starter.launch), None)
                 cleanup.push_async_callback(monitor.close)
                 return await self._use(monitor)
         except BaseException as exc:
@@ -127,8 +149,8 @@ class _Restore:
             self._session, self._request, self._qmp_socket, check_mode=self._check_mode
         )
         verb = "Would rehearse" if self._check_mode else "Rehearsed, and it loads:"
-        self._state_found = "absent"
-        outcome = self._outcome(
+        self._report.state_found = "absent"
+        outcome = self._report.outcome(
             rehearsed.plan, None, "absent", changed=False, report=rehearsed.report
         )
         return replace(outcome, message=f"{verb} {self._image.name} from {self._image.path}.")
@@ -136,8 +158,16 @@ class _Restore:
     def _plan_alone(self, launch: Launch | None) -> RestorePlan:
         origin = launch.origin if launch is not None else None
         return plan_without_qemu(
-            self._image, self._request, launch=origin, checks=self._starter.checks
+            self._image,
+            self._request,
+            launch=origin,
+            checks=self._starter.checks,
+            mapped_bytes=launch.mapped_bytes if launch is not None else 0,
         )
+
+    @property
+    def _argv(self) -> tuple[str, ...] | None:
+        return self._wanted.argv if self._wanted is not None else None
 
     async def _look_inside(self) -> None:
         """What a compressed image tells of its guest is known only once its head is decoded."""
@@ -145,8 +175,8 @@ class _Restore:
         if compressor is None:
             return
         head = await decode_head(self._session.fd, self._image.path, compressor)
-        self._structure = replace(self._structure, head=head)
-        self._image = self._session.image = replace(
+        self._session.structure = replace(self._session.structure, head=head)
+        self._session.image = replace(
             self._image, machine_type=head.machine, ram_blocks=ram_sizes(head)
         )
 
@@ -158,7 +188,9 @@ class _Restore:
             check_image(self._image, self._request, story_of(self._image))
             started = find_with(self._argv) if self._argv is not None else None
             if started is None or self._check_mode:
-                self._starter.prepare(may_be_unknown=self._check_mode, replaces=started is not None)
+                await self._starter.prepare(
+                    may_be_unknown=self._check_mode, replaces=started is not None
+                )
         if self._check_mode:
             return None
         if started is not None:
@@ -177,72 +209,112 @@ class _Restore:
             return await self._use_held(monitor, guest)
 
     async def _use_held(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
-        if self._state_found is None:
-            self._state_found = "absent" if self._starter.launched else guest.run_state
-        ours = self._starter.launched is not None or (
-            self._argv is not None and runs_with(guest.process, self._argv)
-        )
+        if self._report.state_found is None:
+            self._report.state_found = "absent" if self._starter.launched else guest.run_state
         recovery = Recovery(self._session, monitor, self._argv)
         if self._check_mode:
             remedy = await recovery.foresee(guest)
-            self._recovers = recovery.recovers
+            self._report.recovers = recovery.recovers
             if remedy in (Remedy.WAIT, Remedy.END):
                 if remedy is Remedy.END:
-                    self._starter.prepare(may_be_unknown=True, replaces=True)
-                return self._planned(self._plan_alone(self._starter.launch), guest)
+                    await self._starter.prepare(may_be_unknown=True, replaces=True)
+                return self._report.planned(self._plan_alone(self._starter.launch), guest)
             if remedy is Remedy.FINISH:
-                self._image = replace(self._image, loaded_into=guest.process)
+                self._session.image = replace(self._image, loaded_into=guest.process)
         else:
             left = await recovery.run(guest)
-            self._recovers = self._recovers or recovery.recovers
+            self._report.recovers = self._report.recovers or recovery.recovers
             if left is None:
                 return await self._use_another(monitor)
             guest = left
             if recovery.recovers is not None:
-                self._image = self._session.image = described_again(self._session.fd, self._image)
+                self._session.image = described_again(self._session.fd, self._image)
         if guest.run_state != WAITING:
             return await self._use_live(monitor, guest)
-        if self._request.argv is not None and not ours:
+        mapped = self._mapped_in(guest)
+        self._look_again(guest, mapped)
+        await self._empty_memory(monitor, guest, mapped)
+        plan = await self._plan(monitor, guest, mapped)
+        if self._check_mode or plan.negotiated is None:
+            return self._report.planned(plan, guest)
+        destination = Destination(monitor, guest, plan, plan.negotiated)
+        report = (
+            await load_around(self._session, destination, mapped)
+            if mapped
+            else await load(self._session, destination)
+        )
+        if plan.run_afterwards:
+            await uninterrupted(self._run(monitor, guest, mapped))
+        await self._starter.settle(guest.process)
+        if mapped:
+            await read_ahead(self._session, guest, mapped, self._request.prefetch)
+        return self._report.outcome(
+            plan, guest, self._session.guest_state, changed=True, report=report
+        )
+
+    def _mapped_in(self, guest: Guest) -> tuple[ImageBlock, ...]:
+        """RAM blocks that the waiting QEMU was told to map from the image. Raises `Refused` when it
+        is not a QEMU that this restore may use as it was asked to."""
+        wanted = self._wanted
+        ours = self._starter.launched is not None or (
+            wanted is not None and runs_with(guest.process, wanted.argv)
+        )
+        if ours:
+            return wanted.mapped if wanted is not None else ()
+        if self._request.argv is not None:
             raise Refused(
                 f"A QEMU already waits on {self._qmp_socket}; argv would start a second "
                 "one on the same socket. Leave argv out to use the one that waits, or end it."
             )
-        if self._starter.launched is None:
-            self._starter.checks = look_at_image(self._image, self._request, guest.process)
-            refuse_problems(self._request.path, self._starter.checks)
-        await self._empty_memory(monitor, guest)
-        plan = await self._plan(monitor, guest)
-        if self._check_mode or plan.negotiated is None:
-            return self._planned(plan, guest)
-        report = await load(self._session, Destination(monitor, guest, plan, plan.negotiated))
-        if plan.run_afterwards:
-            await uninterrupted(self._run(monitor, guest))
-        await self._starter.settle(guest.process)
-        return self._outcome(plan, guest, self._session.guest_state, changed=True, report=report)
+        if self._request.load == LAZY:
+            raise Refused(
+                f"A QEMU already waits on {self._qmp_socket}, with RAM of its own. To map the RAM "
+                "from the image, this module must start QEMU itself: end that one, or set load to "
+                "eager."
+            )
+        return ()
+
+    def _look_again(self, guest: Guest, mapped: t.Sequence[ImageBlock]) -> None:
+        """Ask of a QEMU that is there what would be asked before a start."""
+        if self._starter.launched is not None:
+            return
+        checks = look_at_image(self._image, self._request, guest.process)
+        if mapped and self._wanted is not None:
+            session = self._session
+            checks += look_at_mapping(self._request, session.fd, session.structure, self._wanted)
+        self._starter.checks = checks
+        refuse_problems(self._request.path, checks)
 
     async def _use_another(self, ended: Monitor) -> RestoreOutcome:
         """A QEMU of our own in place of the one that a dead run left unusable."""
         await ended.close()
-        self._starter.prepare(may_be_unknown=False)
+        await self._starter.prepare(may_be_unknown=False)
         monitor = await self._starter.start()
         try:
             return await self._use(monitor)
         finally:
             await monitor.close()
 
-    async def _run(self, monitor: Monitor, guest: Guest) -> None:
+    async def _run(self, monitor: Monitor, guest: Guest, mapped: t.Sequence[ImageBlock]) -> None:
         await run_guest(self._session, monitor, guest)
         if self._request.remove_image:
             remove_image(self._session)
+        elif mapped:
+            keep_from_changing(self._session)
 
-    async def _empty_memory(self, monitor: Monitor, guest: Guest) -> None:
+    async def _empty_memory(
+        self, monitor: Monitor, guest: Guest, mapped: t.Sequence[ImageBlock]
+    ) -> None:
         if not self._request.reset_shared_memory or self._check_mode:
             return
         self._session.step = "emptying the files behind the guest's RAM"
-        for path in await empty_backends(monitor, guest.process):
+        image = os.fstat(self._session.fd) if mapped else None
+        for path in await empty_backends(monitor, guest.process, image):
             self._session.actions.append(f"emptied the memory file {path}")
 
-    async def _plan(self, monitor: Monitor, guest: Guest) -> RestorePlan:
+    async def _plan(
+        self, monitor: Monitor, guest: Guest, mapped: t.Sequence[ImageBlock]
+    ) -> RestorePlan:
         proved: bool | None = None
         if self._request.bypass_cache:
             offset = self._image.data_offset_bytes // DIRECT_IO_BYTES * DIRECT_IO_BYTES
@@ -259,7 +331,10 @@ class _Restore:
             direct_io_proved=proved,
             stale_backends=()
             if self._request.reset_shared_memory
-            else await stale_backends(monitor, guest.process),
+            else await stale_backends(
+                monitor, guest.process, os.fstat(self._session.fd) if mapped else None
+            ),
+            mapped_bytes=sum(block.length_bytes for block in mapped),
         )
 
     async def _use_live(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
@@ -267,53 +342,23 @@ class _Restore:
         plan = live_plan(self._image, guest, self._request, decision)
         runs_on = decision == "unchanged" and guest.run_state == "running"
         removes = runs_on and self._request.remove_image and self._image.state == "spent"
-        if self._check_mode and (decision == "continue" or removes or self._recovers):
-            return self._planned(plan, guest)
+        if self._check_mode and (decision == "continue" or removes or self._report.recovers):
+            return self._report.planned(plan, guest)
         if decision == "continue":
-            await uninterrupted(self._run(monitor, guest))
+            mapped = blocks_mapped_by(self._session, guest)
+            if mapped:
+                prove(self._session, guest, mapped)
+            await uninterrupted(self._run(monitor, guest, mapped))
             await self._starter.settle(guest.process)
-            return self._outcome(plan, guest, self._session.guest_state, changed=True)
+            return self._report.outcome(plan, guest, self._session.guest_state, changed=True)
         mine = guest.process is not None and self._image.loaded_into == guest.process
         unnoted = mine and self._image.state == "spent" and not self._image.continued
         if runs_on and unnoted and not self._check_mode:
             note_running(self._session, guest)
+            if blocks_mapped_by(self._session, guest):
+                keep_from_changing(self._session)
         if removes:
             remove_image(self._session)
         settled = not self._check_mode and await self._starter.settle(guest.process)
-        changed = removes or settled or self._recovers is not None
-        return self._outcome(plan, guest, guest.run_state, changed=changed)
-
-    # The result.
-
-    def _planned(self, plan: RestorePlan, guest: Guest | None) -> RestoreOutcome:
-        if plan.run_afterwards:
-            self._session.image_state = "removed" if self._request.remove_image else "spent"
-        state = "running" if plan.run_afterwards else "paused"
-        return self._outcome(plan, guest, state, changed=True)
-
-    def _outcome(
-        self,
-        plan: RestorePlan,
-        guest: Guest | None,
-        state: str,
-        *,
-        changed: bool,
-        report: MigrationReport | None = None,
-    ) -> RestoreOutcome:
-        verb = "Would restore" if self._check_mode else "Restored"
-        return RestoreOutcome(
-            changed=changed,
-            message=f"{verb} {self._image.name} from {self._image.path}."
-            if changed
-            else f"{self._image.name} was restored from {self._image.path} before.",
-            plan=replace(plan, recovers=self._recovers),
-            saved=self._image,
-            structure=self._structure,
-            state_before=self._state_found or "absent",
-            state_after=state,
-            image_state_after=self._session.image_state,
-            pid=guest.process.pid if guest is not None and guest.process is not None else None,
-            migration=report,
-            duration_seconds=round(time.monotonic() - self._started, 3),
-            actions=tuple(self._session.actions),
-        )
+        changed = removes or settled or self._report.recovers is not None
+        return self._report.outcome(plan, guest, guest.run_state, changed=changed)

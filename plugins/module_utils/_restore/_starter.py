@@ -12,6 +12,7 @@ from .._errors import Refused
 from .._image_record import SavedImage
 from .._qemu._launch import LaunchedQemu, launch, wait_for_monitor
 from .._qemu._monitor import Monitor
+from .._qemu._object_properties import refuse_old_qemu
 from .._qemu._process import ProcessIdentity
 from .._qemu._systemd import UnitQemu, settle, start_with
 from .._qemu._systemd_drop_in import drop_in_path
@@ -19,6 +20,7 @@ from .._qemu._systemd_unit import Unit, own_unit
 from .._uninterrupted import finished_first
 from ._checks import Check, look_at_image, look_at_launch, refuse_problems
 from ._launching import Launch, choose_launch, choose_unit
+from ._lazy_checks import look_at_mapping
 from ._load import RestoreSession
 from ._request import RestoreRequest
 
@@ -40,7 +42,7 @@ class Starter:
     def _image(self) -> SavedImage:
         return self._session.image
 
-    def prepare(self, *, may_be_unknown: bool, replaces: bool = False) -> None:
+    async def prepare(self, *, may_be_unknown: bool, replaces: bool = False) -> None:
         """Choose what to start, and refuse what must not be. Raises `Refused`.
 
         ``may_be_unknown``: nothing is started now, so that nothing need tell how; ``replaces``: a
@@ -52,7 +54,13 @@ class Starter:
             self.checks += look_at_launch(
                 self._image, self._request, self._session.fd, self.launch, replaces=replaces
             )
+        if self.launch is not None and self.launch.mapped:
+            self.checks += look_at_mapping(
+                self._request, self._session.fd, self._session.structure, self.launch
+            )
         refuse_problems(self._request.path, self.checks)
+        if self.launch is not None and self.launch.mapped:
+            await refuse_old_qemu(self.launch.argv[0])
         if self.launch is None and not may_be_unknown:
             raise Refused(
                 f"Nothing listens on {self._qmp_socket}, and the image {self._request.path} does "

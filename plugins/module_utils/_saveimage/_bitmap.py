@@ -19,6 +19,7 @@ from .._errors import ImageInvalid
 from ._stream import RamBlock
 
 _ONES = bytes(bin(value).count("1") for value in range(256))
+_INVERTED = bytes(range(255, -1, -1))
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,45 @@ class Bitmap:
 
     def first_present(self, start: int, end: int) -> int | None:
         """The first page in [start, end) that is present, or None."""
-        if start >= end:
-            return None
-        first_byte, last_byte = start // 8, -(-end // 8)
-        part = self._data[first_byte:last_byte]
-        # Bits outside of [start, end) within the first and the last byte do not count.
-        masked = bytearray(part)
-        masked[0] &= 0xFF << (start % 8) & 0xFF
-        if end % 8:
-            masked[-1] &= (1 << end % 8) - 1
-        skipped = len(masked) - len(masked.lstrip(b"\0"))
-        if skipped == len(masked):
-            return None
-        byte = masked[skipped]
-        return (first_byte + skipped) * 8 + (byte & -byte).bit_length() - 1
+        return _first_set(self._data[start // 8 : -(-end // 8)], start, end)
+
+    def first_absent(self, start: int, end: int) -> int | None:
+        """The first page in [start, end) that is not in the image, or None."""
+        part = self._data[start // 8 : -(-end // 8)]
+        return _first_set(part.translate(_INVERTED), start, end)
+
+    def last_present(self) -> int | None:
+        """The last page that is present, or None."""
+        return _last_set(self._data)
+
+    def last_absent(self) -> int | None:
+        """The last page that is not in the image, or None."""
+        if self._page_count % 8 == 0:
+            return _last_set(self._data[: self._page_count // 8].translate(_INVERTED))
+        inverted = bytearray(self._data[: self._page_count // 8 + 1].translate(_INVERTED))
+        inverted[-1] &= (1 << self._page_count % 8) - 1
+        return _last_set(inverted)
+
+
+def _last_set(data: bytes | bytearray) -> int | None:
+    used = data.rstrip(b"\0")
+    return (len(used) - 1) * 8 + used[-1].bit_length() - 1 if used else None
+
+
+def _first_set(part: bytes, start: int, end: int) -> int | None:
+    """``part``: the bytes that hold the bits [start, end) of a bitmap."""
+    if start >= end:
+        return None
+    # Bits outside of [start, end) within the first and the last byte do not count.
+    masked = bytearray(part)
+    masked[0] &= 0xFF << (start % 8) & 0xFF
+    if end % 8:
+        masked[-1] &= (1 << end % 8) - 1
+    skipped = len(masked) - len(masked.lstrip(b"\0"))
+    if skipped == len(masked):
+        return None
+    byte = masked[skipped]
+    return (start // 8 + skipped) * 8 + (byte & -byte).bit_length() - 1
 
 
 def read_bitmap(fd: int, path: str, block: RamBlock, byte_order: str) -> Bitmap:

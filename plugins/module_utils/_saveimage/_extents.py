@@ -43,6 +43,17 @@ def holes(fd: int, start_bytes: int, end_bytes: int) -> t.Iterator[tuple[int, in
         position = data
 
 
+def data_extents(fd: int, start_bytes: int, end_bytes: int) -> t.Iterator[tuple[int, int]]:
+    """What lies between the holes of [start, end), as file offsets."""
+    position = start_bytes
+    for hole, data in holes(fd, start_bytes, end_bytes):
+        if hole > position:
+            yield position, hole
+        position = data
+    if position < end_bytes:
+        yield position, end_bytes
+
+
 def first_missing_page(fd: int, block: RamBlock, bitmap: Bitmap) -> int | None:
     """A present page that lies in a hole, wholly or in part; None when every page has its data."""
     pages_offset, page_bytes = block.pages_offset_bytes, block.page_size_bytes

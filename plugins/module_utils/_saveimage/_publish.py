@@ -13,6 +13,7 @@ import stat
 from .._errors import Refused
 from ._header import MAGIC_COMPLETE
 from ._lock import is_at, lock, lock_image, store_error, store_lock
+from ._protection import replaceable
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o600
@@ -157,7 +158,8 @@ class PartialImage:
         try:
             if not is_at(self.fd, self.path):
                 raise OSError(errno.ESTALE, "someone removed or replaced it while it was written")
-            os.rename(self.path, self.target)
+            with replaceable(self.target):
+                os.rename(self.path, self.target)
             self.path = self.target
             self._sync_directory()
         except OSError as exc:
