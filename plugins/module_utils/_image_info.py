@@ -17,9 +17,11 @@ from dataclasses import asdict, dataclass
 
 from ._errors import ImageInvalid, NotASaveImage, Refused
 from ._image_record import SavedImage, describe
+from ._qemu._process import is_alive
 from ._saveimage._domain_xml import redact
 from ._saveimage._header import feature_names
 from ._saveimage._prefix import Prefix, read_prefix
+from ._saveimage._protection import protection
 from ._saveimage._verify import Structure, verify_structure
 
 INVALID = "invalid"
@@ -83,7 +85,7 @@ def _describe(fd: int, path: str, read_memory_map: bool) -> dict[str, t.Any]:
         facts.update(_sizes(os.fstat(fd)))
         facts.update(_prefix_facts(read_prefix(fd, path)))
         saved = describe(fd, path)
-        facts.update(_saved_facts(saved))
+        facts.update(_saved_facts(saved), **_use_facts(fd, saved))
         if read_memory_map and saved.state != "partial":
             facts.update(_memory_map(verify_structure(fd, path)))
     except NotASaveImage:
@@ -140,6 +142,16 @@ def _saved_facts(saved: SavedImage) -> dict[str, t.Any]:
         "machine_type": saved.machine_type,
         "qmp_socket": saved.qmp_socket,
         "ram_bytes": sum(length for _name, length in saved.ram_blocks),
+    }
+
+
+def _use_facts(fd: int, saved: SavedImage) -> dict[str, t.Any]:
+    """Whether a guest runs from the image: it was made read-only for that."""
+    way, holder = protection(fd), saved.loaded_into
+    lives = way is not None and holder is not None and is_alive(holder)
+    return {
+        "write_protected": way,
+        "mapped_by_pid": holder.pid if lives and holder is not None else None,
     }
 
 

@@ -77,11 +77,41 @@ options:
       - Refused while another process has such a file open.
     type: bool
     default: false
+  load:
+    description:
+      - How the guest's RAM comes from the image. V(eager) reads all of it before the guest runs.
+      - V(lazy) makes the RAM of the new QEMU a private mapping of the image, so that the guest runs
+        at once, whatever its size. A page is read when the guest touches it and copied when the
+        guest writes it. The image itself never changes, and stays the guest's RAM until the guest
+        has overwritten all of it or ends.
+      - This module must start QEMU for that. Refused, with the reason, for images that are
+        sequential or compressed, for RAM that is shared, preallocated, in files or in huge pages,
+        for devices that pin RAM or share it with another process, for a QEMU older than 8.2, and
+        where the store is a network or removable one.
+      - Before the guest runs, sampled pages of its memory are compared with the image.
+      - Once the guest runs, the spent image is made immutable (C(chattr +i)), since writing into it
+        or truncating it would damage the guest. The next M(vmfleet.suspend.qemu_save) to that path
+        replaces it all the same. With O(remove_image) it loses its name instead.
+      - O(bypass_cache) does not go with it, and O(parallel_channels) has no effect.
+    type: str
+    choices: [eager, lazy]
+    default: eager
+  prefetch:
+    description:
+      - With O(load=lazy), how the rest of the image is read into the page cache once the guest
+        runs. It ends early where the host runs short of memory or the guest ends.
+      - V(background) leaves a reader behind that takes at most half of the store's time and ends by
+        itself, after an hour at the latest. V(full) waits until all is read. V(none) leaves it to
+        the guest's own faults.
+    type: str
+    choices: [none, background, full]
+    default: background
   rehearse:
     description:
       - Load the image into a throw-away QEMU, with temporary overlays instead of its disks, without
         a network, without ever running its vCPUs, and end it. Proves that this host's QEMU takes
         the image. Image, disks and guest stay as they are; nothing is reported as changed.
+      - RAM is read for it, whatever O(load) says; what would keep RAM from being mapped is refused.
     type: bool
     default: false
   run_state:
@@ -102,9 +132,11 @@ options:
         that of a faithful copy.
       - V(other_machine) restores an image that was saved on another host, where nobody can see from
         here whether its QEMU still runs. Two running copies corrupt the disks that they share.
+      - V(unsteady_store) maps RAM (O(load=lazy)) from an image on a network filesystem or removable
+        disk. The guest hangs while the store does not answer, and is killed when it is gone.
     type: list
     elements: str
-    choices: [changed_disks, other_machine, spent]
+    choices: [changed_disks, other_machine, spent, unsteady_store]
     default: []
   remove_image:
     description: Remove the image once the guest runs.
@@ -133,6 +165,11 @@ EXAMPLES = r"""
   vmfleet.suspend.qemu_restore:
     path: /var/lib/vmfleet/images/web01.save
     rehearse: true
+
+- name: Let a large guest run at once, its RAM mapped from the image
+  vmfleet.suspend.qemu_restore:
+    path: /var/lib/vmfleet/images/db01.save
+    load: lazy
 
 - name: Restore into a QEMU that waits on its monitor
   vmfleet.suspend.qemu_restore:
@@ -260,6 +297,37 @@ image:
       type: int
       returned: success
       sample: 129378
+prefetch:
+  description: How the mapped image was read ahead of the guest.
+  returned: with O(load=lazy), unless O(prefetch=none)
+  type: dict
+  contains:
+    waited_for:
+      description: Whether this run waited for the end.
+      type: bool
+      returned: always
+      sample: true
+    total_bytes:
+      description: Bytes of data in the mapped RAM blocks of the image.
+      type: int
+      returned: always
+      sample: 536870912
+    read_bytes:
+      description: Bytes that were read; null where nobody waited.
+      type: int
+      returned: always
+      sample: 536870912
+    seconds:
+      description: How long that took; null where nobody waited.
+      type: float
+      returned: always
+      sample: 0.38
+    ended:
+      description:
+        - V(complete), or why it ended before, such as V(memory is short); null where nobody waited.
+      type: str
+      returned: always
+      sample: complete
 migration:
   description: How long the load took.
   returned: when something was loaded
@@ -287,6 +355,9 @@ plan:
   sample:
     action: restore
     layout: mapped-ram
+    load: eager
+    mapped_bytes: 0
+    prefetch: null
     parallel_channels: 4
     run_afterwards: true
     start_qemu: true
@@ -302,6 +373,18 @@ plan:
     same_guest: "yes"
     recovers: null
   contains:
+    load:
+      description: V(lazy) where RAM is mapped from the image, else V(eager).
+      type: str
+      returned: always
+    mapped_bytes:
+      description: Bytes of RAM that are mapped from the image and not read.
+      type: int
+      returned: always
+    prefetch:
+      description: As O(prefetch), null unless RAM is mapped.
+      type: str
+      returned: always
     launch:
       description:
         - Whose command line a QEMU is started with, V(recorded) or V(given); null where one waits.
@@ -316,6 +399,9 @@ plan:
           C(disks_unchanged) whether its disks are as they were. The others are asked where a QEMU
           is to be started; C(addresses_free) is about sockets, ports and pidfile, C(servers_answer)
           about the sockets that it is a client of, C(memory_empty) about files behind its RAM.
+        - With O(load=lazy), C(store_steady) is whether the image's store stays, C(image_mappable)
+          whether every page that the guest has as zero is zero in the file, C(image_readable)
+          whether the user that QEMU runs as can open the image.
       type: dict
       returned: always
     same_guest:
@@ -370,12 +456,14 @@ def argument_spec() -> dict[str, t.Any]:
         trust_recorded_argv=dict(type="bool", default=False),
         systemd_unit=dict(type="str"),
         reset_shared_memory=dict(type="bool", default=False),
+        load=dict(type="str", choices=["eager", "lazy"], default="eager"),
+        prefetch=dict(type="str", choices=["none", "background", "full"], default="background"),
         rehearse=dict(type="bool", default=False),
         run_state=dict(type="str", choices=["as_saved", "running", "paused"], default="as_saved"),
         allow=dict(
             type="list",
             elements="str",
-            choices=["changed_disks", "other_machine", "spent"],
+            choices=["changed_disks", "other_machine", "spent", "unsteady_store"],
             default=[],
         ),
         remove_image=dict(type="bool", default=False),
@@ -395,6 +483,8 @@ def request_from(params: t.Mapping[str, t.Any]) -> RestoreRequest:
         run_state=params["run_state"],
         allow=frozenset(params["allow"]),
         remove_image=params["remove_image"],
+        load=params["load"],
+        prefetch=params["prefetch"],
         rehearse=params["rehearse"],
         trust_recorded_argv=params["trust_recorded_argv"],
         reset_shared_memory=params["reset_shared_memory"],

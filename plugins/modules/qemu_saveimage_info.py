@@ -191,6 +191,19 @@ images:
       type: int
       returned: when the stream could be read
       sample: 1074204672
+    write_protected:
+      description:
+        - How the file is kept from changing, as it is while a guest runs from it (C(load=lazy)
+          of M(vmfleet.suspend.qemu_restore)). V(immutable) binds everybody, V(mode) all but root;
+          null where it may be written.
+      type: str
+      returned: when the stream could be read
+      sample: immutable
+    mapped_by_pid:
+      description: The QEMU that runs from a write-protected image, null when none lives.
+      type: int
+      returned: when the stream could be read
+      sample: 4712
     present_pages:
       description: Pages in the image; null unless the layout is mapped-ram.
       type: int

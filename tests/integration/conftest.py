@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._protection import lift
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING, TinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import KillTable
 from ansible_collections.vmfleet.suspend.tests.support.linux_guest import LinuxFiles
@@ -65,11 +66,14 @@ def kill_table(request: pytest.FixtureRequest) -> Iterator[KillTable]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """An empty directory for images."""
+def store(tmp_path: Path) -> Iterator[Path]:
+    """An empty directory for images; those that a guest ran from can be removed afterwards."""
     path = tmp_path / "store"
     path.mkdir()
-    return path
+    yield path
+    for image in filter(Path.is_file, path.iterdir()):
+        with image.open("rb") as file:
+            lift(file.fileno(), str(image))
 
 
 def _mounted(path: Path, kind: str, options: str) -> Iterator[Path]:

@@ -43,6 +43,7 @@ LOADS = Blow(EXECUTE, command="migrate-incoming")
 # The pipe holds one block, so that the fifth is only read when QEMU loads.
 PUMPS = Blow("_saveimage._pump._write_pipe", nth=5, before=True)
 DIRECT = {"bypass_cache": True}
+LAZY = {"load": "lazy"}
 CASES = [
     Case("QEMU is being started", Blow("_restore._starter.launch"), None),
     Case("QEMU waits", Blow("_restore._starter.wait_for_monitor"), None),
@@ -69,6 +70,11 @@ CASES = [
         {},
         {"remove_image": True},
     ),
+    Case("QEMU loads beside its mapped RAM", LOADS, "finish", {}, LAZY, "paused"),
+    Case("the mapped RAM is proved", Blow("_restore._lazy.prove"), None, {}, LAZY),
+    Case("the mapped image is spent", Blow("_restore._load.mark_spent"), None, {}, LAZY),
+    Case("the guest runs from its image", Blow(EXECUTE, command="cont"), None, {}, LAZY),
+    Case("its image is read-only", Blow("_restore._run.keep_from_changing"), None, {}, LAZY),
 ]
 
 

@@ -24,7 +24,7 @@ from .._saveimage._bitmap import read_bitmap
 from .._saveimage._companion import build_companion
 from .._saveimage._page_sample import SampledPage, sample_pages
 from .._saveimage._prefetch_order import prefetch_order
-from .._saveimage._protection import MODE, protect
+from .._saveimage._protection import MODE, protect, protection
 from .._saveimage._stream import RamBlock
 from ._load import Destination, RestoreSession, load
 
@@ -55,10 +55,13 @@ async def load_around(
 
 def blocks_mapped_by(session: RestoreSession, guest: Guest) -> tuple[ImageBlock, ...]:
     """RAM blocks that the guest's QEMU has mapped from the image, at the place where their pages
-    are. Raises OSError where nobody may look."""
+    are; none where that cannot be seen, for such a mapping was never proved either."""
     if guest.process is None:
         return ()
-    mappings = mappings_of(guest.process.pid, os.fstat(session.fd))
+    try:
+        mappings = mappings_of(guest.process.pid, os.fstat(session.fd))
+    except OSError:
+        return ()
     return tuple(block for block in session.image.page_blocks if _is_mapped(block, guest, mappings))
 
 
@@ -91,9 +94,10 @@ def prove(session: RestoreSession, guest: Guest, mapped: t.Sequence[ImageBlock])
         for block in mapped:
             if block.name not in found:
                 raise ProofFailed(
-                    f"RAM block {block.name} of the QEMU process {pid} is not a private mapping "
-                    f"of {session.image.path} from offset {block.pages_offset_bytes} on. "
-                    "This QEMU does something else with its memory than it was told."
+                    f"RAM block {block.name} of the QEMU process {pid} is not seen to be a private "
+                    f"mapping of {session.image.path} from offset {block.pages_offset_bytes} on. "
+                    "This QEMU does something else with its memory than it was told, or /proc does "
+                    "not show it to this user. Set load to eager."
                 )
         pages = sum(_prove_block(session, guest, block) for block in mapped)
     except OSError as exc:
@@ -151,6 +155,8 @@ def _first_different(
 
 def keep_from_changing(session: RestoreSession) -> None:
     """Make the spent image read-only: from now on it is the RAM of a guest that runs."""
+    if protection(session.fd) is not None:
+        return
     session.step = "protecting the image that the guest runs from"
     try:
         way = protect(session.fd, session.image.path)

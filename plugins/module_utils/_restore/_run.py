@@ -339,13 +339,13 @@ class _Restore:
 
     async def _use_live(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
         decision = decide_for_live_guest(self._image, guest, self._request)
+        mapped = blocks_mapped_by(self._session, guest)
         plan = live_plan(self._image, guest, self._request, decision)
         runs_on = decision == "unchanged" and guest.run_state == "running"
         removes = runs_on and self._request.remove_image and self._image.state == "spent"
         if self._check_mode and (decision == "continue" or removes or self._report.recovers):
             return self._report.planned(plan, guest)
         if decision == "continue":
-            mapped = blocks_mapped_by(self._session, guest)
             if mapped:
                 prove(self._session, guest, mapped)
             await uninterrupted(self._run(monitor, guest, mapped))
@@ -355,10 +355,10 @@ class _Restore:
         unnoted = mine and self._image.state == "spent" and not self._image.continued
         if runs_on and unnoted and not self._check_mode:
             note_running(self._session, guest)
-            if blocks_mapped_by(self._session, guest):
-                keep_from_changing(self._session)
         if removes:
             remove_image(self._session)
+        elif runs_on and mapped and not self._check_mode:
+            keep_from_changing(self._session)
         settled = not self._check_mode and await self._starter.settle(guest.process)
         changed = removes or settled or self._report.recovers is not None
         return self._report.outcome(plan, guest, guest.run_state, changed=changed)

@@ -13,7 +13,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Ref
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._launching import (
     choose_launch,
     choose_socket,
-    words_or_none,
+    launch_or_none,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
     RestoreRequest,
@@ -75,7 +75,7 @@ def test_a_command_line_that_lived_on_descriptors_of_its_starter_is_refused_by_n
     with pytest.raises(Refused, match="netdev net0"):
         launch(image)
     assert launch(image, argv=GIVEN) is not None
-    assert words_or_none(image, RestoreRequest(IMAGE), SOCKET) is None
+    assert launch_or_none(image, RestoreRequest(IMAGE), SOCKET) is None
 
 
 @pytest.mark.parametrize(
