@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _lazy, _lazy_checks
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import (
+    _lazy,
+    _lazy_checks,
+    _load,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import (
     RestoreFailed,
 )
@@ -32,7 +36,10 @@ from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU
 
 PAGE_BYTES = 4096
 MIB = 1 << 20
-KINDS = {"v3": {"image_version": 3}, "v2-sparse": {"image_format": "sparse"}}
+KINDS: dict[str, dict[str, object]] = {
+    "v3": {"image_version": 3},
+    "v2-sparse": {"image_format": "sparse"},
+}
 BACKEND = (
     *("-object", "memory-backend-ram,id=main,size=64M"),
     *("-machine", "memory-backend=main"),
@@ -47,7 +54,7 @@ TWO_NODES = (
     *("-numa", "node,memdev=near"),
     *("-numa", "node,memdev=far"),
 )
-RAM_SHAPES = {
+RAM_SHAPES: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "plain RAM": ((), {"pc.ram"}),
     "a backend": (BACKEND, {"main"}),
     "a memfd in JSON": (BACKEND_IN_JSON, {"main"}),
@@ -173,7 +180,7 @@ def test_a_guest_that_was_left_paused_is_proved_once_more_before_it_runs(ran, st
 
 def overwritten_by_qemu(monkeypatch, offset_bytes, content):
     """Let that place of pc.ram change between the end of the load and the proof."""
-    really_load = _lazy.load
+    really_load = _load.load
 
     async def load(session, into, **options):
         report = await really_load(session, into, **options)

@@ -13,7 +13,11 @@ import itertools
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._protection import (
+    replaceable,
+)
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
+    bring_back,
     do_restore,
     do_save,
     image_info,
@@ -54,7 +58,8 @@ def path(store):
     """Where an image goes; removed after the test, for pytest keeps its directories."""
     path = store / "linux.save"
     yield path
-    path.unlink(missing_ok=True)
+    with replaceable(str(path)):
+        path.unlink(missing_ok=True)
 
 
 def cells():
@@ -98,6 +103,19 @@ def test_a_restored_linux_counts_on_from_where_it_was_and_its_uptime_never_goes_
     assert [tick.number for tick in ticks] == list(range(1, len(ticks) + 1))
     uptimes = [tick.uptime_seconds for tick in ticks]
     assert uptimes == sorted(uptimes)
+
+
+@pytest.mark.parametrize("kind", ["v3", "v2-sparse"])
+def test_a_linux_runs_from_its_image_and_can_be_saved_from_there(linux_guest, path, kind):
+    guest = linux_guest
+    checksum = guest.wait_filled()
+    for load in ("lazy", "lazy", "eager"):
+        do_save(guest.qmp_socket, path, **KINDS[kind])
+        result = bring_back(path, load=load)
+        assert result["plan"]["load"] == load
+        assert guest.wait_new_pass() == checksum
+    assert guest.checksums == {checksum}
+    assert guest.complaints == []
 
 
 def test_a_linux_with_one_wrong_bit_in_its_data_says_so(linux_guest):

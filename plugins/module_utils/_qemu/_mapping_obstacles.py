@@ -38,6 +38,7 @@ _DRIVERS: t.Mapping[str, str] = {
     "virtio-blk-vhost-vdpa": _PINS,
 }
 _CONFIDENTIAL = ("confidential-guest-support", "memory-encryption")
+_BALLOON = "virtio-balloon"
 _OFF = ("off", "no", "false", "n")
 
 
@@ -52,6 +53,16 @@ def obstacles(options: t.Iterable[Option]) -> t.Iterator[str]:
         reason = look(option.value) if look is not None else None
         if reason is not None:
             yield f"-{option.name} {reason}"
+
+
+def cannot_shrink(options: t.Iterable[Option]) -> bool:
+    """Whether the guest has a balloon, which gives nothing back while its RAM is mapped: QEMU
+    refuses to discard pages of a file that it only reads (system/physmem.c)."""
+    return any(
+        option.name == "device"
+        and flat_keys(option.value or "", "driver").get("driver", "").startswith(_BALLOON)
+        for option in options
+    )
 
 
 def backend_obstacle(keys: t.Mapping[str, str]) -> str | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
+from .._qemu._command_line import options_of
+from .._qemu._mapping_obstacles import cannot_shrink
 from .._qemu._surroundings import Surroundings
 from .._saveimage._bitmap import read_bitmap
 from .._saveimage._stale_pages import first_stale_page
@@ -19,6 +21,10 @@ from ._launching import Launch
 from ._request import RestoreRequest
 
 UNSTEADY_STORE = "unsteady_store"
+_BALLOON = (
+    "The guest has a balloon, which gives no memory back to this host while the guest's RAM is "
+    "mapped from its image."
+)
 _ACCESS_LIST = "system.posix_acl_access"
 
 
@@ -68,7 +74,8 @@ def _check_pages(path: str, fd: int, structure: Structure, launch: Launch) -> Ch
                 f"holds old content for it at offset {offset}, as a migration of a running guest "
                 "leaves it; mapped, the guest would see that. Set load to eager."
             )
-    return Check(name, UNKNOWN if problems else YES, tuple(problems))
+    warnings = (_BALLOON,) if cannot_shrink(options_of(launch.own_argv[1:])) else ()
+    return Check(name, UNKNOWN if problems else YES, tuple(problems), warnings)
 
 
 def check_reader(
