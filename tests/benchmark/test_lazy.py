@@ -48,6 +48,7 @@ def evict(path):
 def ram_of(guest):
     """Process, address and length in bytes of the guest's main RAM."""
     seen = look(guest.qmp_socket)
+    assert seen.process is not None
     (ram,) = [block for block in seen.ram_blocks if block.name == "pc.ram"]
     return seen.process.pid, ram.host_address, ram.total_bytes
 
