@@ -86,8 +86,8 @@ options:
         has overwritten all of it or ends.
       - This module must start QEMU for that. Refused, with the reason, for images that are
         sequential or compressed, for RAM that is shared, preallocated, in files or in huge pages,
-        for devices that pin RAM or share it with another process, for a QEMU that cannot map it so, and
-        where the store is a network or removable one.
+        for devices that pin RAM or share it with another process, for a QEMU that cannot map it
+        so, and where the store is a network or removable one.
       - Before the guest runs, sampled pages of its memory are compared with the image.
       - Once the guest runs, the spent image is made immutable (C(chattr +i)), since writing into it
         or truncating it would damage the guest. The next M(vmfleet.suspend.qemu_save) to that path
