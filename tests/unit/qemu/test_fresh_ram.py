@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_searched_is_not_provably_empty(ram, monkeypatch):
     assert used_reason(str(ram)) == "it cannot be searched for data (Input/output error)"
 
 
-def stale(tmp_path, objects, process=None):
+def stale(tmp_path, objects, process=None, mapped=None):
     """What is said of ``objects``: name -> (QOM type, mem-path)."""
     with ScriptedMonitor(tmp_path / "qmp") as monitor:
         listed = [{"name": name, "type": kind} for name, (kind, _path) in objects.items()]
@@ -112,7 +112,9 @@ def stale(tmp_path, objects, process=None):
             if kind == FILE:
                 asked = {"path": f"/objects/{name}", "property": "mem-path"}
                 monitor.expect("qom-get", asked).returns(str(path))
-        return with_monitor(monitor.path, lambda session: stale_backends(session, process))
+                asked = {"path": f"/objects/{name}", "property": "readonly"}
+                monitor.expect("qom-get", asked).returns(False)
+        return with_monitor(monitor.path, lambda session: stale_backends(session, process, mapped))
 
 
 def test_each_file_backend_with_old_content_is_named(tmp_path, ram):
@@ -122,6 +124,14 @@ def test_each_file_backend_with_old_content_is_named(tmp_path, ram):
     assert stale(tmp_path, objects) == (
         f"Memory backend pc.ram uses {ram}, and it holds data from offset 0 on.",
     )
+
+
+def test_the_image_that_is_to_be_the_ram_needs_not_be_empty(tmp_path, ram):
+    write(ram, MIB, {0: b"old"})
+    write(tmp_path / "other", MIB, {0: b"old"})
+    objects = {"pc.ram": (FILE, ram), "dimm0": (FILE, tmp_path / "other")}
+    (reason,) = stale(tmp_path, objects, mapped=ram.stat())
+    assert reason.startswith("Memory backend dimm0")
 
 
 def test_anonymous_memory_starts_empty(tmp_path):
@@ -150,14 +160,19 @@ def test_files_behind_the_ram_are_known_from_the_command_line(words, paths):
     assert memory_files(["qemu", *words], "/vm") == paths
 
 
-def emptied(tmp_path, path, process=None):
+def emptied(tmp_path, path, process=None, mapped=None, read_only=False):
     """What `empty_backends` returns for one backend on ``path``."""
     with ScriptedMonitor(tmp_path / "qmp") as monitor:
         monitor.expect("qom-list", {"path": "/objects"}).returns([{"name": "m0", "type": FILE}])
         monitor.expect("qom-get", {"path": "/objects/m0", "property": "mem-path"}).returns(
             str(path)
         )
-        return with_monitor(monitor.path, lambda session: empty_backends(session, process))
+        asked = monitor.expect("qom-get", {"path": "/objects/m0", "property": "readonly"})
+        if read_only is None:
+            asked.fails("GenericError", "Property 'memory-backend-file.readonly' not found")
+        else:
+            asked.returns(read_only)
+        return with_monitor(monitor.path, lambda session: empty_backends(session, process, mapped))
 
 
 def test_a_file_with_old_content_is_emptied_and_keeps_its_length(tmp_path, ram):
@@ -165,6 +180,24 @@ def test_a_file_with_old_content_is_emptied_and_keeps_its_length(tmp_path, ram):
     assert emptied(tmp_path, ram) == (str(ram),)
     assert ram.read_bytes() == bytes(2 * MIB)
     assert used_reason(str(ram)) is None
+
+
+def test_a_qemu_that_knows_no_read_only_backends_has_none(tmp_path, ram):
+    write(ram, MIB, {0: b"old"})
+    assert emptied(tmp_path, ram, read_only=None) == (str(ram),)
+
+
+def test_what_ram_only_begins_with_is_never_emptied(tmp_path, ram):
+    write(ram, MIB, {0: b"template"})
+    with pytest.raises(Refused, match=f"begins with the content of {ram}"):
+        emptied(tmp_path, ram, read_only=True)
+    assert ram.read_bytes().startswith(b"template")
+
+
+def test_the_image_that_is_to_be_the_ram_is_never_emptied(tmp_path, ram):
+    write(ram, MIB, {0: b"pages"})
+    assert emptied(tmp_path, ram, read_only=True, mapped=ram.stat()) == ()
+    assert ram.read_bytes().startswith(b"pages")
 
 
 def test_a_file_that_another_process_has_open_is_left_alone(tmp_path, ram):

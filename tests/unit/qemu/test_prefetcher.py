@@ -1,0 +1,135 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program that reads an image ahead of its guest, run on real files."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import time
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu import _prefetcher
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._deadline import Deadline
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._launch import (
+    systemd_prefix,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._prefetcher import prefetch
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import identify
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(os.urandom(5 * MIB))
+    return path
+
+
+@pytest.fixture
+def guest():
+    """A process that lives as long as the test, in the guest's place."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield identify(process.pid)
+        process.kill()
+
+
+def read(image, ranges, guest, seconds=0, *, waited_for=True):
+    with image.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return asyncio.run(
+            prefetch(file.fileno(), ranges, guest, Deadline(seconds), waited_for=waited_for)
+        )
+
+
+def test_what_was_asked_for_is_read_to_its_end(image, guest):
+    found = read(image, [(4096, 8192), (2 * MIB, 3 * MIB)], guest)
+    assert (found.waited_for, found.ended) == (True, "complete")
+    assert found.read_bytes == found.total_bytes == 8192 + 3 * MIB
+    assert found.seconds is not None
+
+
+def test_nothing_to_read_is_complete_at_once(image, guest):
+    found = read(image, [], guest)
+    assert (found.read_bytes, found.ended) == (0, "complete")
+
+
+def test_it_ends_when_the_guest_is_gone(image):
+    with subprocess.Popen(["true"]) as process:
+        gone = identify(process.pid)
+    assert gone is not None
+    found = read(image, [(0, 5 * MIB)], gone)
+    assert (found.read_bytes, found.ended) == (0, "the guest is gone")
+
+
+def test_it_ends_when_the_host_runs_short_of_memory(image, guest, monkeypatch):
+    monkeypatch.setattr(_prefetcher, "_SPARED_SHARE", 1.0)
+    assert read(image, [(0, 5 * MIB)], guest).ended == "memory is short"
+
+
+def test_in_the_background_it_ends_after_its_time(image, guest, monkeypatch):
+    monkeypatch.setattr(_prefetcher, "_MOST_SECONDS", 0)
+    read(image, [(0, 5 * MIB)] * 4000, guest, waited_for=False)
+    wait_for_no_readers(image)
+
+
+def test_it_ends_with_the_runs_own_timeout(image, guest, monkeypatch):
+    slow = "import time\ntime.sleep(60)\n"
+    monkeypatch.setattr(_prefetcher, "PREFETCHER", slow)
+    assert read(image, [(0, MIB)], guest, seconds=0.3).ended == "the timeout was reached"
+
+
+def test_a_reader_that_dies_is_told(image, guest, monkeypatch):
+    monkeypatch.setattr(_prefetcher, "PREFETCHER", "raise SystemExit(1)\n")
+    assert read(image, [(0, MIB)], guest).ended == "the reader was killed"
+
+
+def test_an_error_of_the_store_is_told(tmp_path, guest):
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        found = asyncio.run(prefetch(directory, [(0, MIB)], guest, Deadline(0), waited_for=True))
+    finally:
+        os.close(directory)
+    assert found.ended == "reading failed: Is a directory"
+
+
+def readers(path):
+    status, found = path.stat(), []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            files = [os.stat(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if any(os.path.samestat(one, status) for one in files):
+            found.append(int(pid))
+    return found
+
+
+def wait_for_no_readers(path):
+    end = time.monotonic() + 10
+    while readers(path):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_in_the_background_it_goes_on_alone_without_a_lock_on_the_image(image, guest):
+    many = [(0, 5 * MIB)] * 400  # 2 GB, read at half speed
+    found = read(image, many, guest, waited_for=False)
+    assert (found.waited_for, found.read_bytes, found.ended) == (False, None, None)
+    (reader,) = readers(image)
+    with image.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert os.getpgid(reader) == reader  # its own session: a hangup does not reach it
+    os.kill(guest.pid, 9)
+    os.waitpid(guest.pid, 0)
+    wait_for_no_readers(image)
+
+
+def test_it_leaves_the_logins_scope_where_there_is_systemd():
+    assert systemd_prefix(False, 0) == ()
+    assert systemd_prefix(True, 0)[:2] == ("systemd-run", "--scope")
