@@ -33,7 +33,8 @@ unit: setup ## unit tests only
 integration: setup ## tests on real guests only
 	@tools/shell.sh pytest tests/integration
 
-bench: setup ## measure; prints figures, judges none
+bench: setup ## measure, libvirt beside it; prints figures, judges none
+	@tools/setup.sh libvirt
 	@tools/shell.sh pytest tests/benchmark -s
 
 shell: setup ## a shell in which ansible knows the collection

@@ -7,21 +7,41 @@
 
 # One row per package: name | least version | how to see that it is there already | why.
 # A package whose version in the distribution is below the least comes from its backports.
-readonly PACKAGES='
+PACKAGES='
 qemu-system-x86|9.1|qemu_is_recent|runs the guests: saving with mapped-ram past the page cache needs QEMU 9.1
 qemu-utils|9.1|qemu_is_recent|qemu-img of the same version, for the disks of test guests
 lzop|1|companion lzop|for the tests of compressed images
 zstd|1|companion zstd|for the tests of compressed images
 python3-venv|3.11|python_is_there|makes the Python environment .venv: Python 3.11 or newer with venv
 '
+# What only some targets need, in the same columns.
+readonly LIBVIRT_PACKAGES='
+libvirt-daemon-driver-qemu|11.2|libvirt_is_recent|runs domains: save images of format sparse need libvirt 11.2
+libvirt-daemon|11.2|libvirt_is_recent|libvirtd itself, of which the tests start their own
+libvirt-clients|11.2|libvirt_is_recent|virsh, to compare with
+'
 readonly BACKPORTS_NAME=vmfleet-suspend-backports
 
 # Installed packages that may be exchanged for newer ones on the way: QEMU's own and Python's.
-readonly MAY_BE_EXCHANGED='^(qemu-|seabios$|ipxe-qemu$|(lib)?python3)'
+MAY_BE_EXCHANGED='^(qemu-|seabios$|ipxe-qemu$|(lib)?python3)'
+# libvirt wants parts of systemd in one version: those that are there may get the same release's
+# newest, which is why libvirt alone is taken from backports, by name.
+readonly LIBVIRT_MAY_EXCHANGE='^(systemd|lib(nss|pam)-systemd$|libsystemd|libudev1$|udev$|libxml2)'
+
+# Whether packages are taken from backports by NAME/SUITE, with what they cannot do without, or all
+# that apt then wants may come from there as well.
+backports_by_name=""
 
 # apt as a script needs it: ask nothing, restart no service, wait for another apt, remove nothing.
 readonly APT_ENVIRONMENT="DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1"
 readonly APT_INSTALL="apt-get install --yes --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300"
+
+install_missing_libvirt() {
+    PACKAGES=$LIBVIRT_PACKAGES
+    MAY_BE_EXCHANGED=$LIBVIRT_MAY_EXCHANGE
+    backports_by_name=yes
+    install_missing_packages
+}
 
 install_missing_packages() {
     local missing obstacle
@@ -62,6 +82,14 @@ qemu_is_recent() {
     local version
     version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p')
     [ -n "$version" ] && printf '%s\n' 9.1 "$version" | sort -C -V
+}
+
+libvirt_is_recent() {
+    local daemon client
+    daemon=$(libvirtd --version 2>/dev/null | sed -n 's/^[^0-9]*\([0-9.]*\).*/\1/p')
+    client=$(virsh --version 2>/dev/null)
+    [ -n "$daemon" ] && [ -n "$client" ] && printf '%s\n' 11.2 "$daemon" | sort -C -V &&
+        compgen -G '/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/null
 }
 
 # What only some tests need is installed beside QEMU, never for its own sake: where QEMU is there
@@ -110,7 +138,11 @@ make_plan() {
     done
     if [ ${#backports[@]} -gt 0 ]; then
         suite=$(distribution_codename)-backports
-        plan_commands+=("$APT_INSTALL -t $suite ${backports[*]}")
+        if [ -n "$backports_by_name" ]; then
+            plan_commands+=("$APT_INSTALL ${backports[*]/%//$suite}")
+        else
+            plan_commands+=("$APT_INSTALL -t $suite ${backports[*]}")
+        fi
         if [ -z "$(apt_entries "Codename: $suite")" ]; then
             entry=$(apt_entries "Codename: $(distribution_codename)" "Origin: Debian" "Component: main" | head -n 1)
             [ -n "$entry" ] || refuse \
