@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How soon a guest runs, and what it occupies then: its RAM mapped from the image, or read.
 
-Half of each guest's RAM is data. Every restore begins with none of the image in the page cache,
-and is timed from the start of the module's process, interpreter and imports included, to its end:
-then the guest runs. *touched* is how long it takes from then on until every page was read once, in
+Beside it, virsh restores the same guest from an image of format sparse, over two channels. Half of
+each guest's RAM is data. Every restore begins with none of the image in the page cache, and is
+timed from the start of its process, the module's interpreter and imports included, to its end: then
+the guest runs. *touched* is how long it takes from then on until every page was read once, in
 order.
 """
 
@@ -17,18 +18,35 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._protection import lift
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._protection import (
+    replaceable,
+)
 from ansible_collections.vmfleet.suspend.plugins.modules import qemu_restore
-from ansible_collections.vmfleet.suspend.tests.support.drive import do_save, look
+from ansible_collections.vmfleet.suspend.tests.support.drive import do_save
 from ansible_collections.vmfleet.suspend.tests.support.guest import TinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import (
+    LibvirtHost,
+    libvirt_missing,
+)
 
 MIB = 1 << 20
 SMALLEST_MIB = 256
 LARGEST_SHARE = 0.4  # of the memory that is available: the guest, and its image in the page cache
 ROUNDS = 3
+REGIONS: dict[str, Any] = {"pattern_mib": 32, "zero_mib": 16}
+
+
+class Figures(NamedTuple):
+    """Seconds until the guest ran, MiB resident then, seconds until all of it was touched."""
+
+    running_seconds: float
+    resident_mib: float
+    touched_seconds: float
 
 
 def sizes_mib():
@@ -46,11 +64,14 @@ def evict(path):
 
 
 def ram_of(guest):
-    """Process, address and length in bytes of the guest's main RAM."""
-    seen = look(guest.qmp_socket)
-    assert seen.process is not None
-    (ram,) = [block for block in seen.ram_blocks if block.name == "pc.ram"]
-    return seen.process.pid, ram.host_address, ram.total_bytes
+    """Process, address and length in bytes of the guest's main RAM: the mapping of that size."""
+    pid, length = guest.pid, guest.memory_mib * MIB
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        for line in maps:
+            start, end = (int(number, 16) for number in line.split()[0].split("-"))
+            if end - start == length:
+                return pid, start, length
+    raise LookupError(f"process {pid} has no mapping of {length} bytes")
 
 
 def fill(guest):
@@ -100,7 +121,7 @@ def timed_module(path, **options):
 
 
 def restored(guest, path, load):
-    """Seconds to running, MiB resident then, seconds until all was touched: the best round."""
+    """The round in which it ran first."""
     rounds = []
     for _round in range(ROUNDS):
         if guest.alive():
@@ -108,30 +129,59 @@ def restored(guest, path, load):
         evict(path)
         seconds = timed_module(path, load=load, prefetch="none")
         resident = resident_mib(guest)
-        rounds.append((seconds, resident, touch(guest)))
+        rounds.append(Figures(seconds, resident, touch(guest)))
+    return min(rounds)
+
+
+def restored_by_virsh(tmp_path, memory_mib):
+    """The same of a domain, whose RAM is filled and read past libvirt as well."""
+    path, host, rounds = tmp_path / "domain.save", LibvirtHost(), []
+    guest = LibvirtTinyGuest(tmp_path, host, memory_mib=memory_mib, **REGIONS)
+    try:
+        host.start()
+        guest.start()
+        guest.wait_ready()
+        fill(guest)
+        channels = ("--parallel-channels", 2)
+        for _round in range(ROUNDS):
+            host.virsh("save", guest.name, path, "--image-format", "sparse", *channels)
+            evict(path)
+            began = time.perf_counter()
+            host.virsh("restore", path, *channels)
+            seconds = time.perf_counter() - began
+            rounds.append(Figures(seconds, resident_mib(guest), touch(guest)))
+        assert not guest.mismatches
+    finally:
+        guest.close()
+        host.close()
+        path.unlink(missing_ok=True)
     return min(rounds)
 
 
 @pytest.mark.parametrize("memory_mib", sizes_mib())
 def test_time_to_running(tmp_path, capsys, memory_mib):
-    path = tmp_path / "image.save"
-    guest = TinyGuest(tmp_path, memory_mib=memory_mib, pattern_mib=32, zero_mib=16)
+    path, found = tmp_path / "image.save", {}
+    guest = TinyGuest(tmp_path, memory_mib=memory_mib, **REGIONS)
     try:
         guest.start()
         guest.wait_ready()
         fill(guest)
-        lazy = restored(guest, path, "lazy")
-        eager = restored(guest, path, "eager")
+        found["lazy"] = restored(guest, path, "lazy")
+        found["eager"] = restored(guest, path, "eager")
         assert not guest.mismatches
     finally:
         guest.close()
-        if path.exists():
-            with path.open("rb") as image:
-                lift(image.fileno(), str(path))
-            path.unlink()
+        with replaceable(str(path)):
+            path.unlink(missing_ok=True)
+    missing = libvirt_missing()
+    if missing is None:
+        found["virsh"] = restored_by_virsh(tmp_path, memory_mib)
     with capsys.disabled():
-        print(
-            f"\n{memory_mib:6} MiB: running after {lazy[0]:.2f} s lazy, {eager[0]:.2f} s eager "
-            f"({eager[0] / lazy[0]:.1f}x); resident {lazy[1]:.0f} MiB, {eager[1]:.0f} MiB; "
-            f"touched {lazy[2]:.2f} s later, {eager[2]:.2f} s later"
-        )
+        print(f"\n{memory_mib} MiB of RAM" + (f" (no virsh: {missing})" if missing else ""))
+        for how, figures in found.items():
+            print(
+                f"  {how:5}  running after {figures.running_seconds:5.2f} s"
+                f" ({figures.running_seconds / found['lazy'].running_seconds:4.1f}x lazy),"
+                f" {figures.resident_mib:5.0f} MiB resident,"
+                f" touched {figures.touched_seconds:5.2f} s later"
+            )

@@ -1,0 +1,131 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A libvirtd of the test's own, beside which any other on the machine goes on undisturbed.
+
+It runs in a mount namespace in which its directories are a test's; from outside it is reached by
+its socket's own path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 20.0
+_VIRSH_SECONDS = 600.0
+# Where a libvirtd keeps what it knows, each with the part of its own directory that stands there.
+_PLACES = {
+    "/etc/libvirt": "etc",
+    "/run/libvirt": "run",
+    "/var/cache/libvirt": "cache",
+    "/var/lib/libvirt": "lib",
+    "/var/log/libvirt": "log",
+}
+_DAEMON = """\
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_group = "root"
+"""
+# QEMU as root, without help from systemd, AppArmor or virtlogd.
+_QEMU = """\
+user = "root"
+group = "root"
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+remember_owner = 0
+stdio_handler = "file"
+"""
+
+
+def libvirt_missing() -> str | None:
+    """Why there can be no libvirtd here; None when there can."""
+    if os.geteuid() != 0:
+        return "only root can give a libvirtd directories of its own"
+    if shutil.which("libvirtd") is None or shutil.which("virsh") is None:
+        return (
+            "libvirtd and virsh are needed (Debian: libvirt-daemon, libvirt-daemon-driver-qemu and "
+            "libvirt-clients from backports); tools/setup.sh libvirt installs them"
+        )
+    return None
+
+
+class LibvirtHost:
+    """One libvirtd with its domains, until `close`."""
+
+    def __init__(self) -> None:
+        # A socket's path has room for 107 bytes, which pytest's directories can exceed.
+        self.directory = Path(tempfile.mkdtemp(prefix="vmflibvirt"))
+        self.uri = f"qemu+unix:///system?socket={self.directory}/run/libvirt-sock"
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start it and wait until it answers. Raises AssertionError with its own words."""
+        for place, own in _PLACES.items():
+            (self.directory / own).mkdir()
+            Path(place).mkdir(parents=True, exist_ok=True)
+        (self.directory / "etc" / "libvirtd.conf").write_text(_DAEMON, "utf-8")
+        (self.directory / "etc" / "qemu.conf").write_text(_QEMU, "utf-8")
+        binds = [f"mount --bind '{self.directory}/{own}' {place}" for place, own in _PLACES.items()]
+        run = f"exec libvirtd --pid-file '{self.directory}/libvirtd.pid'"
+        with (self.directory / "said").open("wb") as said:
+            self._daemon = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-ec", "\n".join([*binds, run])],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+        self._wait_for_answer(self._daemon)
+        return self
+
+    def _wait_for_answer(self, daemon: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                self.virsh("list")
+                return
+            except AssertionError as exc:
+                words = (self.directory / "said").read_text("utf-8", "replace")
+                assert daemon.poll() is None, f"libvirtd ended: {words}"
+                assert time.monotonic() < end, f"libvirtd does not answer: {exc}; {words}"
+                time.sleep(0.1)
+
+    def virsh(self, *words: object) -> str:
+        """What virsh prints. Raises AssertionError with what it says when it fails."""
+        ran = subprocess.run(
+            ["virsh", "--quiet", "--connect", self.uri, *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=_VIRSH_SECONDS,
+            check=False,
+        )
+        assert ran.returncode == 0, f"virsh {' '.join(map(str, words))}: {ran.stderr.strip()}"
+        return ran.stdout
+
+    def define(self, xml: str) -> None:
+        """Make a domain known."""
+        path = self.directory / "domain.xml"
+        path.write_text(xml, "utf-8")
+        self.virsh("define", path)
+
+    def close(self) -> None:
+        """End every domain, then the daemon, and remove its directories."""
+        daemon, self._daemon = self._daemon, None
+        if daemon is not None and daemon.poll() is None:
+            end = time.monotonic() + _STOP_SECONDS
+            while names := self.virsh("list", "--name").split():
+                assert time.monotonic() < end, f"these domains do not end: {names}"
+                for name in names:
+                    with contextlib.suppress(AssertionError):  # it ended a moment ago
+                        self.virsh("destroy", name)
+            daemon.terminate()
+            daemon.wait(_STOP_SECONDS)
+        shutil.rmtree(self.directory)
