@@ -33,6 +33,7 @@ from ansible_collections.vmfleet.suspend.tests.support.drive import (
     look,
 )
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU
+from ansible_collections.vmfleet.suspend.tests.support.stricken import Blow, run_stricken
 
 PAGE_BYTES = 4096
 MIB = 1 << 20
@@ -237,7 +238,7 @@ def test_a_qemu_that_does_not_map_what_it_was_told_to_is_found_before_the_guest_
     path = save(guest, store)
     subprocess.run(["cp", "--sparse=always", path, store / "copy.save"], check=True)
     argv = (program(tmp_path, ANOTHER_FILE), *guest.argv()[1:])
-    with pytest.raises(Refused, match=r"Memory backend pc\.ram uses .*copy\.save"):
+    with pytest.raises(Refused, match=r"Memory backend pc\.ram begins with .*copy\.save"):
         do_restore(guest.qmp_socket, path, argv=argv, load="lazy")
     assert not guest.alive()
     assert image_info(path)["state"] == "ready"
@@ -420,6 +421,19 @@ def test_a_qemu_that_waits_has_ram_of_its_own(ran, store):
     with pytest.raises(Refused, match=r"already waits .* end that one, or set load to eager"):
         bring_back(path, load="lazy")
     bring_back(path)
+    assert goes_on(guest)
+
+
+def test_a_qemu_that_was_to_map_the_image_is_not_loaded_eagerly(ran, store):
+    guest = ran()
+    path = save(guest, store)
+    options = {"path": str(path), "qmp_socket": guest.qmp_socket, "load": "lazy"}
+    killed = Blow("_restore._starter.wait_for_monitor")
+    assert run_stricken("restore", {**options, "argv": guest.argv()}, killed).killed
+    with pytest.raises(Refused, match=r"set load to lazy; else end it") as refused:
+        do_restore(guest.qmp_socket, path)
+    assert "remove the file" not in refused.value.message
+    do_restore(guest.qmp_socket, path, argv=tuple(guest.argv()), load="lazy")
     assert goes_on(guest)
 
 

@@ -24,6 +24,15 @@ from ._process import ProcessIdentity, users_of
 
 _FILE_BACKEND = "child<memory-backend-file>"
 _CHUNK_BYTES = 1 << 20
+_USED = (
+    "Memory backend {name} uses {path}, and {reason}. A mapped-ram load leaves old content where "
+    "the guest had zeros; set reset_shared_memory to empty it, or remove the file first"
+)
+_READ_ONLY = (
+    "Memory backend {name} begins with the content of {path}, which it only reads, and a load of "
+    "mapped-ram leaves that where the guest had zeros. If this QEMU was started to map the image, "
+    "set load to lazy; else end it, and start one with plain RAM"
+)
 
 
 def first_used_offset(fd: int) -> int | None:
@@ -138,7 +147,9 @@ async def stale_backends(
         if not backend.is_file(mapped)
     ]
     return tuple(
-        f"Memory backend {backend.name} uses {backend.path}, and {reason}."
+        _READ_ONLY.format(name=backend.name, path=backend.path)
+        if backend.read_only
+        else _USED.format(name=backend.name, path=backend.path, reason=reason)
         for backend, reason in reasons
         if reason is not None
     )

@@ -172,7 +172,7 @@ async def _followed(reader: asyncio.subprocess.Process, deadline: Deadline) -> t
                 asked.cancel()
                 return read_bytes, "the timeout was reached"
             line = asked.result()
-            if not line:
+            if not line.endswith(b"\n"):  # the end, perhaps in the middle of a word
                 return read_bytes, ended
             told = json.loads(line)
             read_bytes, ended = told["read_bytes"], told["ended"] or ended

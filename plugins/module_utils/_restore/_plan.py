@@ -211,11 +211,7 @@ def plan_load(
     else:
         problems += [f"{words}{_OTHER_DISK}" for words in different.disks]
     if saved.layout == MAPPED_RAM:
-        problems += [
-            f"{stale} A mapped-ram load leaves old content where the guest had zeros; set "
-            "reset_shared_memory to empty it, or remove the file first"
-            for stale in stale_backends
-        ]
+        problems += stale_backends
     if problems:
         raise Refused(
             f"The QEMU on {request.qmp_socket} cannot take the guest of {request.path}: "
@@ -287,9 +283,15 @@ def plan_without_qemu(
 
 
 def live_plan(
-    saved: SavedImage, guest: Guest, request: RestoreRequest, decision: str
+    saved: SavedImage,
+    guest: Guest,
+    request: RestoreRequest,
+    decision: str,
+    *,
+    mapped_bytes: int = 0,
 ) -> RestorePlan:
-    """The plan for a guest that an earlier restore has loaded already."""
+    """The plan for a guest that an earlier restore has loaded already, ``mapped_bytes`` of its RAM
+    by mapping them."""
     return RestorePlan(
         action=decision,
         path=request.path,
@@ -299,4 +301,6 @@ def live_plan(
         launch=None,
         negotiated=None,
         reason="this guest was restored from this image before",
+        mapped_bytes=mapped_bytes,
+        prefetch=request.prefetch if mapped_bytes and decision == "continue" else None,
     )

@@ -16,9 +16,7 @@ from .._errors import Refused
 from .._image_record import SavedImage, describe, described_again, ram_sizes
 from .._pipeline import decode_head
 from .._qemu._deadline import Deadline
-from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
 from .._qemu._fence import changed_disks
-from .._qemu._fresh_ram import empty_backends, stale_backends
 from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
 from .._qemu._launch import wait_for_other
@@ -29,12 +27,10 @@ from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
 from .._uninterrupted import uninterrupted
-from ._checks import look_at_image, refuse_problems
 from ._failing import fail
 from ._image_file import open_image
 from ._launching import Launch, choose_socket, launch_or_none
 from ._lazy import blocks_mapped_by, keep_from_changing, load_around, prove, read_ahead
-from ._lazy_checks import look_at_mapping
 from ._load import (
     Destination,
     RestoreSession,
@@ -50,7 +46,6 @@ from ._plan import (
     check_image,
     decide_for_live_guest,
     live_plan,
-    plan_load,
     plan_without_qemu,
 )
 from ._recover import Recovery
@@ -60,6 +55,7 @@ from ._report import Report
 from ._request import LAZY, RestoreRequest
 from ._spent import why_spent
 from ._starter import Starter
+from ._waiting import WaitingQemu
 
 
 def story_of(saved: SavedImage) -> str:
@@ -232,9 +228,12 @@ class _Restore:
         if guest.run_state != WAITING:
             return await self._use_live(monitor, guest)
         mapped = self._mapped_in(guest)
-        self._look_again(guest, mapped)
-        await self._empty_memory(monitor, guest, mapped)
-        plan = await self._plan(monitor, guest, mapped)
+        if self._starter.launched is None:
+            self._starter.look_again(guest.process, self._wanted if mapped else None)
+        waiting = WaitingQemu(self._session, self._request, monitor, guest, mapped)
+        if not self._check_mode:
+            await waiting.empty_memory()
+        plan = await waiting.plan(self._starter)
         if self._check_mode or plan.negotiated is None:
             return self._report.planned(plan, guest)
         destination = Destination(monitor, guest, plan, plan.negotiated)
@@ -274,17 +273,6 @@ class _Restore:
             )
         return ()
 
-    def _look_again(self, guest: Guest, mapped: t.Sequence[ImageBlock]) -> None:
-        """Ask of a QEMU that is there what would be asked before a start."""
-        if self._starter.launched is not None:
-            return
-        checks = look_at_image(self._image, self._request, guest.process)
-        if mapped and self._wanted is not None:
-            session = self._session
-            checks += look_at_mapping(self._request, session.fd, session.structure, self._wanted)
-        self._starter.checks = checks
-        refuse_problems(self._request.path, checks)
-
     async def _use_another(self, ended: Monitor) -> RestoreOutcome:
         """A QEMU of our own in place of the one that a dead run left unusable."""
         await ended.close()
@@ -302,45 +290,16 @@ class _Restore:
         elif mapped:
             keep_from_changing(self._session)
 
-    async def _empty_memory(
-        self, monitor: Monitor, guest: Guest, mapped: t.Sequence[ImageBlock]
-    ) -> None:
-        if not self._request.reset_shared_memory or self._check_mode:
-            return
-        self._session.step = "emptying the files behind the guest's RAM"
-        image = os.fstat(self._session.fd) if mapped else None
-        for path in await empty_backends(monitor, guest.process, image):
-            self._session.actions.append(f"emptied the memory file {path}")
-
-    async def _plan(
-        self, monitor: Monitor, guest: Guest, mapped: t.Sequence[ImageBlock]
-    ) -> RestorePlan:
-        proved: bool | None = None
-        if self._request.bypass_cache:
-            offset = self._image.data_offset_bytes // DIRECT_IO_BYTES * DIRECT_IO_BYTES
-            proved = direct_io_refusal(self._session.fd, offset, write=False) is None
-        return plan_load(
-            self._image,
-            guest,
-            self._request,
-            launch=self._starter.launch.origin
-            if self._starter.launched is not None and self._starter.launch is not None
-            else None,
-            checks=self._starter.checks,
-            cpu_count=len(os.sched_getaffinity(0)),
-            direct_io_proved=proved,
-            stale_backends=()
-            if self._request.reset_shared_memory
-            else await stale_backends(
-                monitor, guest.process, os.fstat(self._session.fd) if mapped else None
-            ),
-            mapped_bytes=sum(block.length_bytes for block in mapped),
-        )
-
     async def _use_live(self, monitor: Monitor, guest: Guest) -> RestoreOutcome:
         decision = decide_for_live_guest(self._image, guest, self._request)
         mapped = blocks_mapped_by(self._session, guest)
-        plan = live_plan(self._image, guest, self._request, decision)
+        plan = live_plan(
+            self._image,
+            guest,
+            self._request,
+            decision,
+            mapped_bytes=sum(block.length_bytes for block in mapped),
+        )
         runs_on = decision == "unchanged" and guest.run_state == "running"
         removes = runs_on and self._request.remove_image and self._image.state == "spent"
         if self._check_mode and (decision == "continue" or removes or self._report.recovers):
@@ -350,6 +309,8 @@ class _Restore:
                 prove(self._session, guest, mapped)
             await uninterrupted(self._run(monitor, guest, mapped))
             await self._starter.settle(guest.process)
+            if mapped:
+                await read_ahead(self._session, guest, mapped, self._request.prefetch)
             return self._report.outcome(plan, guest, self._session.guest_state, changed=True)
         mine = guest.process is not None and self._image.loaded_into == guest.process
         unnoted = mine and self._image.state == "spent" and not self._image.continued

@@ -69,6 +69,18 @@ class Starter:
                 "a QEMU there with -incoming defer -S, or give argv and this module starts it."
             )
 
+    def look_again(self, waiting: ProcessIdentity | None, mapping: Launch | None) -> None:
+        """Ask of a QEMU that waits already what is asked before a start. Raises `Refused`.
+
+        ``mapping``: how it was started, where that maps its RAM from the image.
+        """
+        self.checks = look_at_image(self._image, self._request, waiting)
+        if mapping is not None:
+            self.checks += look_at_mapping(
+                self._request, self._session.fd, self._session.structure, mapping
+            )
+        refuse_problems(self._request.path, self.checks)
+
     async def start(self) -> Monitor:
         """Start it and connect to its monitor. `prepare` came first."""
         if self.launch is None:

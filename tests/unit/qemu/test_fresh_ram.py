@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_searched_is_not_provably_empty(ram, monkeypatch):
     assert used_reason(str(ram)) == "it cannot be searched for data (Input/output error)"
 
 
-def stale(tmp_path, objects, process=None, mapped=None):
+def stale(tmp_path, objects, process=None, mapped=None, read_only=False):
     """What is said of ``objects``: name -> (QOM type, mem-path)."""
     with ScriptedMonitor(tmp_path / "qmp") as monitor:
         listed = [{"name": name, "type": kind} for name, (kind, _path) in objects.items()]
@@ -113,7 +113,7 @@ def stale(tmp_path, objects, process=None, mapped=None):
                 asked = {"path": f"/objects/{name}", "property": "mem-path"}
                 monitor.expect("qom-get", asked).returns(str(path))
                 asked = {"path": f"/objects/{name}", "property": "readonly"}
-                monitor.expect("qom-get", asked).returns(False)
+                monitor.expect("qom-get", asked).returns(read_only)
         return with_monitor(monitor.path, lambda session: stale_backends(session, process, mapped))
 
 
@@ -121,9 +121,19 @@ def test_each_file_backend_with_old_content_is_named(tmp_path, ram):
     write(ram, MIB, {0: b"old"})
     write(tmp_path / "empty", MIB)
     objects = {"pc.ram": (FILE, ram), "dimm0": (FILE, tmp_path / "empty")}
-    assert stale(tmp_path, objects) == (
-        f"Memory backend pc.ram uses {ram}, and it holds data from offset 0 on.",
+    (reason,) = stale(tmp_path, objects)
+    assert reason.startswith(
+        f"Memory backend pc.ram uses {ram}, and it holds data from offset 0 on. "
     )
+    assert "set reset_shared_memory" in reason
+
+
+def test_what_ram_begins_with_is_not_to_be_emptied_or_removed(tmp_path, ram):
+    write(ram, MIB, {0: b"pages"})
+    (reason,) = stale(tmp_path, {"pc.ram": (FILE, ram)}, read_only=True)
+    assert "set load to lazy" in reason
+    assert "remove" not in reason
+    assert "reset_shared_memory" not in reason
 
 
 def test_the_image_that_is_to_be_the_ram_needs_not_be_empty(tmp_path, ram):
