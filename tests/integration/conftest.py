@@ -39,6 +39,19 @@ def tiny_guest(tmp_path: Path) -> Iterator[Callable[..., TinyGuest]]:
         guest.close()
 
 
+@pytest.fixture
+def ran(tiny_guest: Callable[..., TinyGuest]) -> Callable[..., TinyGuest]:
+    """A factory of guests that have checked their memory once."""
+
+    def start(**options: Any) -> TinyGuest:
+        guest = tiny_guest(**options)
+        guest.start()
+        guest.wait_passes(1)
+        return guest
+
+    return start
+
+
 @pytest.fixture(scope="session")
 def linux_files(request: pytest.FixtureRequest) -> LinuxFiles:
     """What a Linux guest is made of; fetched once per checkout."""

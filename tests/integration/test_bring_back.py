@@ -18,45 +18,19 @@ import pytest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     bring_back,
-    do_save,
+    goes_on,
     image_info,
     look,
+    save_away,
 )
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run QEMU as another user")
 
 
-def save(guest, store, **options):
-    """A guest that ran is saved and gone; returns the path of its image."""
-    path = store / "guest.save"
-    do_save(guest.qmp_socket, path, **options)
-    assert not guest.alive()
-    return path
-
-
-@pytest.fixture
-def ran(tiny_guest):
-    """A factory of guests that have checked their memory once."""
-
-    def start(**options):
-        guest = tiny_guest(**options)
-        guest.start()
-        guest.wait_passes(1)
-        return guest
-
-    return start
-
-
-def goes_on(guest):
-    """Whether the guest runs and finds its memory as it left it."""
-    guest.wait_passes(2)
-    return guest.status() == "running" and guest.mismatches == []
-
-
 def test_the_path_alone_brings_a_guest_back(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     result = bring_back(path)
     assert result["plan"]["launch"] == "recorded"
     assert set(result["plan"]["checks"].values()) == {"yes"}
@@ -67,7 +41,7 @@ def test_the_path_alone_brings_a_guest_back(ran, store):
 
 def test_a_second_run_changes_nothing(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     bring_back(path)
     pid = guest.pid
     again = bring_back(path)
@@ -78,13 +52,13 @@ def test_a_second_run_changes_nothing(ran, store):
 def test_it_can_be_saved_and_brought_back_over_and_over(ran, store):
     guest = ran()
     for _round in range(3):
-        bring_back(save(guest, store))
+        bring_back(save_away(guest, store))
         assert goes_on(guest)
 
 
 def test_check_mode_answers_what_image_and_host_can_tell_and_starts_nothing(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     foretold = bring_back(path, check_mode=True)
     assert not guest.alive()
     assert foretold["changed"] is True
@@ -106,7 +80,7 @@ def test_a_machine_type_by_its_alias_is_pinned_to_the_one_that_was_saved(ran, st
     guest = ran(machine="q35")
     machine = look(guest.qmp_socket).machine_type
     assert machine.startswith("pc-q35-")
-    path = save(guest, store)
+    path = save_away(guest, store)
     result = bring_back(path)
     words = Path(f"/proc/{guest.pid}/cmdline").read_bytes().split(b"\0")
     assert machine.encode() in b" ".join(words)
@@ -123,7 +97,7 @@ def test_a_guest_that_was_daemonized_comes_back_with_its_pidfile_and_relative_di
     started = {"cwd": tmp_path, "env": {**os.environ, "PWD": str(tmp_path)}}
     subprocess.run(guest.argv(), check=True, stdin=subprocess.DEVNULL, **started)
     guest.wait_passes(1)
-    path = save(guest, store)
+    path = save_away(guest, store)
     result = bring_back(path)
     assert int((tmp_path / "pid").read_text()) == guest.pid == result["guest"]["pid"]
     assert goes_on(guest)
@@ -140,7 +114,7 @@ def test_a_socket_that_blocks_until_somebody_connects_blocks_no_restore(
             assert child.poll() is None
         client.connect(str(console))
         guest.wait_passes(1)
-        path = save(guest, store)
+        path = save_away(guest, store)
     child.wait(10)
     assert any("wait=off" in action for action in bring_back(path)["actions"])
     assert goes_on(guest)
@@ -166,7 +140,7 @@ def test_directory_umask_and_limits_are_those_of_before(tiny_guest, store, tmp_p
     guest.wait_passes(1)
     limits = Path(f"/proc/{guest.pid}/limits").read_text()
     assert "1234 " in limits
-    path = save(guest, store)
+    path = save_away(guest, store)
     child.wait(10)
     bring_back(path)
     proc = Path(f"/proc/{guest.pid}")
@@ -189,7 +163,7 @@ def test_a_guest_of_an_ordinary_user_never_comes_back_as_root(tiny_guest, store,
         guest.argv(), stdin=subprocess.DEVNULL, user=NOBODY, group=NOBODY, extra_groups=[NOBODY]
     )
     guest.wait_passes(1)
-    path = save(guest, store)
+    path = save_away(guest, store)
     child.wait(10)
     bring_back(path)
     status = Path(f"/proc/{guest.pid}/status").read_text()
@@ -200,7 +174,7 @@ def test_a_guest_of_an_ordinary_user_never_comes_back_as_root(tiny_guest, store,
 
 def test_words_that_are_given_take_the_place_of_the_recorded_ones(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     result = bring_back(path, argv=(*guest.argv(), "-no-shutdown"))
     assert result["plan"]["launch"] == "given"
     assert b"-no-shutdown" in Path(f"/proc/{guest.pid}/cmdline").read_bytes()
@@ -208,7 +182,7 @@ def test_words_that_are_given_take_the_place_of_the_recorded_ones(ran, store):
 
 def test_an_image_whose_record_was_wiped_says_what_to_give(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     with open(path, "r+b") as image:
         offset = image.read(1 << 20).index(b"VMFLEET-RECORD")
         os.pwrite(image.fileno(), bytes(64), offset)
@@ -222,7 +196,7 @@ def test_an_image_whose_record_was_wiped_says_what_to_give(ran, store):
 
 def test_the_record_tells_nobody_else_how_the_guest_was_run(ran, store):
     guest = ran(extra=("-object", "secret,id=s0,data=hunter2hunter2"))
-    path = save(guest, store)
+    path = save_away(guest, store)
     assert b"hunter2hunter2" in path.read_bytes()[: 1 << 20]
     shown = json.dumps([image_info(path), bring_back(path, check_mode=True), bring_back(path)])
     assert "hunter2hunter2" not in shown

@@ -29,8 +29,10 @@ from ansible_collections.vmfleet.suspend.tests.support.drive import (
     bring_back,
     do_restore,
     do_save,
+    goes_on,
     image_info,
     look,
+    save_away,
 )
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU
 from ansible_collections.vmfleet.suspend.tests.support.stricken import Blow, run_stricken
@@ -63,33 +65,6 @@ RAM_SHAPES: dict[str, tuple[tuple[str, ...], set[str]]] = {
 }
 
 
-@pytest.fixture
-def ran(tiny_guest):
-    """A factory of guests that have checked their memory once."""
-
-    def start(**options):
-        guest = tiny_guest(**options)
-        guest.start()
-        guest.wait_passes(1)
-        return guest
-
-    return start
-
-
-def save(guest, store, **options):
-    """A guest that ran is saved and gone; returns the path of its image."""
-    path = store / "guest.save"
-    do_save(guest.qmp_socket, path, **options)
-    assert not guest.alive()
-    return path
-
-
-def goes_on(guest):
-    """Whether the guest runs and finds its memory as it left it."""
-    guest.wait_passes(2)
-    return guest.status() == "running" and guest.mismatches == []
-
-
 def pages_of(fd):
     """A checksum of everything behind the prefix, which alone may change."""
     return hashlib.sha256(os.pread(fd, os.fstat(fd).st_size, MIB)).hexdigest()
@@ -120,7 +95,7 @@ def test_saved_mapped_saved_again_and_mapped_again_the_guest_keeps_its_memory(
     extra, blocks = RAM_SHAPES[shape]
     guest = ran(extra=extra)
     for _round in range(2):
-        path = save(guest, store, **KINDS[kind])
+        path = save_away(guest, store, **KINDS[kind])
         with path.open("rb") as image:
             before = pages_of(image.fileno())
             result = bring_back(path, load="lazy")
@@ -128,7 +103,7 @@ def test_saved_mapped_saved_again_and_mapped_again_the_guest_keeps_its_memory(
             assert result["plan"]["mapped_bytes"] == 64 * MIB
             assert goes_on(guest)
             assert pages_of(image.fileno()) == before
-    save(guest, store, **KINDS[kind])
+    save_away(guest, store, **KINDS[kind])
     eager = bring_back(store / "guest.save")
     assert (eager["plan"]["load"], mapped_ids(guest, path)) == ("eager", set())
     assert goes_on(guest)
@@ -136,7 +111,7 @@ def test_saved_mapped_saved_again_and_mapped_again_the_guest_keeps_its_memory(
 
 def test_check_mode_foretells_it_and_starts_nothing(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     foretold = bring_back(path, load="lazy", check_mode=True)
     assert not guest.alive()
     result = bring_back(path, load="lazy")
@@ -148,7 +123,7 @@ def test_check_mode_foretells_it_and_starts_nothing(ran, store):
 
 def test_a_second_run_changes_nothing(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     bring_back(path, load="lazy")
     pid = guest.pid
     for load in ("lazy", "eager"):
@@ -158,7 +133,7 @@ def test_a_second_run_changes_nothing(ran, store):
 
 def test_a_given_command_line_is_rewritten_too(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     result = do_restore(guest.qmp_socket, path, argv=tuple(guest.argv()), load="lazy")
     assert any("Mapped RAM block pc.ram" in action for action in result["actions"])
     assert goes_on(guest)
@@ -166,7 +141,7 @@ def test_a_given_command_line_is_rewritten_too(ran, store):
 
 def test_a_guest_that_was_left_paused_is_proved_once_more_before_it_runs(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     paused = bring_back(path, load="lazy", run_state="paused")
     assert (paused["guest"]["state"], image_info(path)["state"]) == ("paused", "ready")
     assert image_info(path)["write_protected"] is None
@@ -205,7 +180,7 @@ def test_a_page_that_changes_while_qemu_loads_is_found_before_the_guest_runs(
     ran, store, monkeypatch, page, content
 ):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     overwritten_by_qemu(monkeypatch, page * PAGE_BYTES, content)
     with pytest.raises(RestoreFailed, match=rf"Page {page} of RAM block pc\.ram") as error:
         bring_back(path, load="lazy")
@@ -235,7 +210,7 @@ def test_a_qemu_that_does_not_map_what_it_was_told_to_is_found_before_the_guest_
     ran, store, tmp_path
 ):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     subprocess.run(["cp", "--sparse=always", path, store / "copy.save"], check=True)
     argv = (program(tmp_path, ANOTHER_FILE), *guest.argv()[1:])
     with pytest.raises(Refused, match=r"Memory backend pc\.ram begins with .*copy\.save"):
@@ -246,7 +221,7 @@ def test_a_qemu_that_does_not_map_what_it_was_told_to_is_found_before_the_guest_
 
 def test_ram_that_is_not_seen_to_be_the_image_is_not_believed_to_be(ran, store, monkeypatch):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     monkeypatch.setattr(_lazy, "mappings_of", lambda _pid, _status: ())
     with pytest.raises(RestoreFailed, match=r"pc\.ram .* is not seen to be a private mapping"):
         bring_back(path, load="lazy")
@@ -264,7 +239,7 @@ esac
 
 def test_a_qemu_without_the_needed_properties_is_not_even_started(ran, store, tmp_path):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     argv = (program(tmp_path, OLD), *guest.argv()[1:])
     with pytest.raises(Refused, match=r"no property rom .* Set load to eager"):
         do_restore(guest.qmp_socket, path, argv=argv, load="lazy")
@@ -272,7 +247,7 @@ def test_a_qemu_without_the_needed_properties_is_not_even_started(ran, store, tm
 
 def test_old_content_under_a_page_that_is_zero_is_refused_and_an_eager_load_ignores_it(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     block = next(one for one in image_info(path)["ram_blocks"] if one["name"] == "pc.ram")
     page = block["page_count"] - 1 if "page_count" in block else 16383
     offset = block["pages_offset_bytes"] + page * PAGE_BYTES
@@ -290,7 +265,7 @@ def test_old_content_under_a_page_that_is_zero_is_refused_and_an_eager_load_igno
 
 def test_nobody_writes_truncates_or_removes_the_image_of_a_guest_that_runs_from_it(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     bring_back(path, load="lazy")
     info = image_info(path)
     assert (info["write_protected"], info["mapped_by_pid"]) == ("immutable", guest.pid)
@@ -309,7 +284,7 @@ def test_nobody_writes_truncates_or_removes_the_image_of_a_guest_that_runs_from_
 
 def test_a_new_save_to_the_same_path_leaves_the_guest_its_own_file(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     bring_back(path, load="lazy", prefetch="none")
     old = path.stat().st_ino
     with path.open("rb") as image:
@@ -323,7 +298,7 @@ def test_a_new_save_to_the_same_path_leaves_the_guest_its_own_file(ran, store):
 
 def test_an_image_that_is_removed_leaves_the_guest_its_file_without_a_name(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     result = bring_back(path, load="lazy", remove_image=True)
     assert (result["image"]["state"], path.exists()) == ("removed", False)
     assert f"{path} (deleted)" in Path(f"/proc/{guest.pid}/maps").read_text("utf-8")
@@ -332,7 +307,7 @@ def test_an_image_that_is_removed_leaves_the_guest_its_file_without_a_name(ran, 
 
 def test_once_its_guest_is_gone_the_image_can_be_written_again_by_who_is_asked_to(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     bring_back(path, load="lazy")
     assert goes_on(guest)
     guest.kill()
@@ -351,7 +326,7 @@ def test_where_nothing_can_be_made_immutable_the_result_says_what_that_risks(
         raise OSError(95, "Operation not supported")
 
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     monkeypatch.setattr(fcntl, "ioctl", refuse)
     result = bring_back(path, load="lazy")
     assert any("read-only (mode)" in action for action in result["actions"])
@@ -361,7 +336,7 @@ def test_where_nothing_can_be_made_immutable_the_result_says_what_that_risks(
 
 def test_a_store_that_may_go_away_is_refused_unless_that_is_allowed(ran, store, monkeypatch):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     why = "it lies on filer:/images, a filesystem of type nfs4 that others serve"
     monkeypatch.setattr(_lazy_checks, "unsteady", lambda _fd: why)
     with pytest.raises(Refused, match=r"filer:/images.* allow unsteady_store"):
@@ -380,7 +355,7 @@ def test_a_store_that_may_go_away_is_refused_unless_that_is_allowed(ran, store, 
 )
 def test_an_image_whose_pages_lie_nowhere_in_particular_is_refused(ran, store, kind, words):
     guest = ran()
-    path = save(guest, store, image_version=2, **kind)
+    path = save_away(guest, store, image_version=2, **kind)
     with pytest.raises(Refused, match=rf"is {words}.*Set load to eager"):
         bring_back(path, load="lazy")
 
@@ -407,7 +382,7 @@ def test_an_image_whose_pages_lie_nowhere_in_particular_is_refused(ran, store, k
 )
 def test_ram_that_is_not_plain_private_memory_is_refused_with_the_reason(ran, store, extra, words):
     guest = ran(extra=extra)
-    path = save(guest, store)
+    path = save_away(guest, store)
     with pytest.raises(Refused, match=f"{words}.*Set load to eager"):
         bring_back(path, load="lazy")
     bring_back(path)
@@ -416,7 +391,7 @@ def test_ram_that_is_not_plain_private_memory_is_refused_with_the_reason(ran, st
 
 def test_a_qemu_that_waits_has_ram_of_its_own(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     guest.start(incoming=True)
     with pytest.raises(Refused, match=r"already waits .* end that one, or set load to eager"):
         bring_back(path, load="lazy")
@@ -426,7 +401,7 @@ def test_a_qemu_that_waits_has_ram_of_its_own(ran, store):
 
 def test_a_qemu_that_was_to_map_the_image_is_not_loaded_eagerly(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     options = {"path": str(path), "qmp_socket": guest.qmp_socket, "load": "lazy"}
     killed = Blow("_restore._starter.wait_for_monitor")
     assert run_stricken("restore", {**options, "argv": guest.argv()}, killed).killed
@@ -438,14 +413,14 @@ def test_a_qemu_that_was_to_map_the_image_is_not_loaded_eagerly(ran, store):
 
 
 def test_past_the_page_cache_nothing_can_be_mapped(ran, store):
-    path = save(ran(), store)
+    path = save_away(ran(), store)
     with pytest.raises(Refused, match="bypass_cache does not go with load lazy"):
         bring_back(path, load="lazy", bypass_cache=True)
 
 
 def test_emptying_the_files_behind_the_ram_spares_the_image(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     bring_back(path, load="lazy", reset_shared_memory=True)
     assert goes_on(guest)
 
@@ -455,7 +430,7 @@ def test_emptying_the_files_behind_the_ram_spares_the_image(ran, store):
 
 def test_a_full_prefetch_is_waited_for_and_reported(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     report = bring_back(path, load="lazy", prefetch="full")["prefetch"]
     assert (report["waited_for"], report["ended"]) == (True, "complete")
     assert report["read_bytes"] == report["total_bytes"] > 8 * MIB
@@ -479,7 +454,7 @@ def readers_of(path):
 
 def test_a_background_prefetch_holds_no_lock_and_ends_by_itself(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     report = bring_back(path, load="lazy")["prefetch"]
     assert (report["waited_for"], report["read_bytes"]) == (False, None)
     assert bring_back(path)["changed"] is False
@@ -492,7 +467,7 @@ def test_a_background_prefetch_holds_no_lock_and_ends_by_itself(ran, store):
 
 def test_without_a_prefetch_the_guest_reads_only_what_it_touches(ran, store):
     guest = ran(memory_mib=128, pattern_mib=64)
-    path = save(guest, store)
+    path = save_away(guest, store)
     with path.open("rb") as image:
         os.fsync(image.fileno())
         os.posix_fadvise(image.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -505,7 +480,7 @@ def test_without_a_prefetch_the_guest_reads_only_what_it_touches(ran, store):
 
 def test_lifting_the_protection_by_hand_is_enough_to_remove_an_image(ran, store):
     guest = ran()
-    path = save(guest, store)
+    path = save_away(guest, store)
     bring_back(path, load="lazy")
     with path.open("rb") as image:
         lift(image.fileno(), str(path))

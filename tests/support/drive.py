@@ -23,6 +23,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import restore
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
+from ansible_collections.vmfleet.suspend.tests.support.guest import TinyGuest
 
 Result = dict[str, t.Any]
 
@@ -57,6 +58,20 @@ def bring_back(path: object, *, check_mode: bool = False, **options: t.Any) -> R
     """What qemu_restore returns when it is told the image alone; errors come as they are raised."""
     request = RestoreRequest(path=str(path), **options)
     return asyncio.run(restore(request, check_mode=check_mode)).as_result()
+
+
+def save_away(guest: TinyGuest, store: Path, **options: t.Any) -> Path:
+    """A guest that ran is saved and gone; returns the path of its image."""
+    path = store / "guest.save"
+    do_save(guest.qmp_socket, path, **options)
+    assert not guest.alive()
+    return path
+
+
+def goes_on(guest: TinyGuest) -> bool:
+    """Whether the guest runs and finds its memory as it left it."""
+    guest.wait_passes(2)
+    return guest.status() == "running" and guest.mismatches == []
 
 
 def image_info(path: object) -> Result:

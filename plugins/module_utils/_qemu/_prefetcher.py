@@ -12,6 +12,7 @@ is gone, or after an hour. Who waits for it waits until all is read, or to its o
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -19,10 +20,12 @@ import time
 import typing as t
 from dataclasses import dataclass
 
+from .._uninterrupted import within
 from ._deadline import Deadline
 from ._launch import login_prefix
 from ._process import ProcessIdentity
 
+_START_SECONDS = 60.0
 _MOST_SECONDS = 3600.0
 # Kept free for everybody else, of the memory that the kernel calls available.
 _SPARED_SHARE = 0.1
@@ -154,10 +157,21 @@ async def prefetch(
     reader.stdin.write(json.dumps(wanted).encode() + b"\n")
     reader.stdin.close()
     if not waited_for:
-        await reader.wait()
+        await _begun(reader)
         return Prefetched(False, total)
     read_bytes, ended = await _followed(reader, deadline)
     return Prefetched(True, total, read_bytes, round(time.monotonic() - began, 3), ended)
+
+
+async def _begun(reader: asyncio.subprocess.Process) -> None:
+    try:
+        status = await within(_START_SECONDS, reader.wait())
+    except asyncio.TimeoutError:
+        reader.kill()
+        await reader.wait()
+        raise OSError(errno.ETIMEDOUT, "its reader did not start") from None
+    if status != 0:
+        raise OSError(errno.ECHILD, f"its reader ended with status {status}")
 
 
 async def _followed(reader: asyncio.subprocess.Process, deadline: Deadline) -> tuple[int, str]:

@@ -89,6 +89,20 @@ def test_a_reader_that_dies_is_told(image, guest, monkeypatch):
     assert read(image, [(0, MIB)], guest).ended == "the reader was killed"
 
 
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("raise SystemExit(3)\n", "its reader ended with status 3"),
+        ("import time\ntime.sleep(60)\n", "its reader did not start"),
+    ],
+)
+def test_a_reader_that_cannot_be_left_behind_is_an_error(image, guest, monkeypatch, program, words):
+    monkeypatch.setattr(_prefetcher, "PREFETCHER", program)
+    monkeypatch.setattr(_prefetcher, "_START_SECONDS", 0.5)
+    with pytest.raises(OSError, match=words):
+        read(image, [(0, MIB)], guest, waited_for=False)
+
+
 def test_an_error_of_the_store_is_told(tmp_path, guest):
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
