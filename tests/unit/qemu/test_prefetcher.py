@@ -60,8 +60,9 @@ def test_nothing_to_read_is_complete_at_once(image, guest):
 
 
 def test_it_ends_when_the_guest_is_gone(image):
-    with subprocess.Popen(["true"]) as process:
+    with subprocess.Popen(["sleep", "600"]) as process:
         gone = identify(process.pid)
+        process.kill()
     assert gone is not None
     found = read(image, [(0, 5 * MIB)], gone)
     assert (found.read_bytes, found.ended) == (0, "the guest is gone")
