@@ -19,6 +19,7 @@ from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_M
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import KillTable
 from ansible_collections.vmfleet.suspend.tests.support.linux_guest import LinuxFiles
 
+NOBODY = 65534
 SMALL_STORE_BYTES = 4 << 20
 LINUX_CANNOT_BE_HAD = 3  # what tools/linux_guest.sh ends with then
 
@@ -50,6 +51,26 @@ def ran(tiny_guest: Callable[..., TinyGuest]) -> Callable[..., TinyGuest]:
         return guest
 
     return start
+
+
+@pytest.fixture
+def ran_by_nobody(tiny_guest: Callable[..., TinyGuest], tmp_path: Path) -> Iterator[TinyGuest]:
+    """A guest that has checked its memory once, and whose QEMU the user nobody runs."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run QEMU as another user")
+    guest = tiny_guest()
+    for place in (guest.directory, guest.disk_path, guest.serial_path.parent):
+        os.chown(place, NOBODY, NOBODY)
+    for place in (tmp_path, *tmp_path.parents):
+        if place.stat().st_mode & 0o077 == 0:
+            place.chmod(0o711)
+    child = subprocess.Popen(
+        guest.argv(), stdin=subprocess.DEVNULL, user=NOBODY, group=NOBODY, extra_groups=[NOBODY]
+    )
+    guest.wait_passes(1)
+    yield guest
+    guest.kill()
+    child.wait(10)
 
 
 @pytest.fixture(scope="session")

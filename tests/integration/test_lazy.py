@@ -418,6 +418,17 @@ def test_past_the_page_cache_nothing_can_be_mapped(ran, store):
         bring_back(path, load="lazy", bypass_cache=True)
 
 
+def test_a_qemu_of_another_user_must_be_let_read_the_image(ran_by_nobody, store):
+    guest = ran_by_nobody
+    path = save_away(guest, store)
+    with pytest.raises(Refused, match=rf"setfacl -m u:65534:r {path}"):
+        bring_back(path, load="lazy")
+    path.chmod(0o604)
+    bring_back(path, load="lazy")
+    assert "Uid:\t65534\t" in Path(f"/proc/{guest.pid}/status").read_text("ascii")
+    assert goes_on(guest)
+
+
 def test_emptying_the_files_behind_the_ram_spares_the_image(ran, store):
     guest = ran()
     path = save_away(guest, store)
