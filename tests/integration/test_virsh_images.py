@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images that virsh wrote, described by the collection and restored over QMP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.tests.support.drive import bring_back, goes_on, image_info
+from ansible_collections.vmfleet.suspend.tests.support.kinds import needs_program
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import (
+    LibvirtHost,
+    libvirt_missing,
+)
+
+MISSING = libvirt_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
+
+
+@pytest.fixture(scope="module")
+def host():
+    host = LibvirtHost()
+    try:
+        yield host.start()
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def domain(host, tmp_path):
+    guest = LibvirtTinyGuest(tmp_path, host)
+    guest.start()
+    guest.wait_passes(1)
+    yield guest
+    guest.close()
+    host.virsh("undefine", guest.name)
+
+
+# What libvirt adds for itself, with a descriptor or a file of its own behind it.
+LIBVIRTS_OWN = {"-S": 0, "-add-fd": 1, "-sandbox": 1, "-mon": 1}
+
+
+def argv_of(guest):
+    """The command line of the domain's QEMU, made one that anybody can run."""
+    words = Path(f"/proc/{guest.pid}/cmdline").read_text("utf-8").split("\0")[:-1]
+    kept, position = [], 0
+    while position < len(words):
+        word = words[position]
+        value = words[position + 1] if position + 1 < len(words) else ""
+        if word in LIBVIRTS_OWN:
+            position += 1 + LIBVIRTS_OWN[word]
+        elif (word == "-object" and "masterKey0" in value) or "charmonitor" in value:
+            position += 2
+        elif word == "-chardev" and "charserial0" in value:
+            kept += [word, f"file,id=charserial0,path={guest.serial_path},append=on"]
+            position += 2
+        else:
+            kept.append(word)
+            position += 1
+    return kept
+
+
+FORMATS = {
+    "raw": (),
+    "raw past the cache": ("--bypass-cache",),
+    "gzip": (),
+    "bzip2": (),
+    "xz": (),
+    "lzop": (),
+    "zstd": (),
+    "sparse": ("--parallel-channels", 1),
+    "sparse over two channels": ("--parallel-channels", 2),
+    "sparse past the cache": ("--parallel-channels", 2, "--bypass-cache"),
+}
+
+
+REPRESENTATIVE = {
+    ("zstd", "eager"),
+    ("sparse over two channels", "eager"),
+    ("sparse over two channels", "lazy"),
+}
+
+
+def cells():
+    """Every kind is read; those of format sparse can be mapped as well."""
+    for kind in FORMATS:
+        for load in ("eager", "lazy") if kind.startswith("sparse") else ("eager",):
+            marks = () if (kind, load) in REPRESENTATIVE else (pytest.mark.full,)
+            yield pytest.param(kind, load, marks=marks, id=f"{kind}-{load}".replace(" ", "-"))
+
+
+@pytest.mark.parametrize(("kind", "load"), list(cells()))
+def test_a_domain_that_virsh_saved_comes_back_over_qmp(host, domain, store, kind, load):
+    image_format = kind.split()[0]
+    needs_program(image_format)
+    argv, path = argv_of(domain), store / "domain.save"
+    host.virsh("save", domain.name, path, "--image-format", image_format, *FORMATS[kind])
+    info = image_info(path)
+    assert (info["state"], info["name"], info["uuid"]) == ("ready", domain.name, domain.uuid)
+    assert (info["version"], info["image_format"]) == (2, image_format)
+    assert info["layout"] == ("mapped-ram" if image_format == "sparse" else "sequential")
+    assert (info["problems"], info["recorded"], info["was_running"]) == ([], False, True)
+    result = bring_back(path, argv=tuple(argv), qmp_socket=domain.qmp_socket, load=load)
+    assert (result["guest"]["state"], result["plan"]["load"]) == ("running", load)
+    assert goes_on(domain)
+    with pytest.raises(AssertionError, match="save image is incomplete"):
+        host.virsh("restore", path)  # its guest has run since
