@@ -17,6 +17,11 @@ import pytest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._protection import lift
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING, TinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import KillTable
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import (
+    LibvirtHost,
+    libvirt_missing,
+)
 from ansible_collections.vmfleet.suspend.tests.support.linux_guest import LinuxFiles
 
 NOBODY = 65534
@@ -88,6 +93,30 @@ def linux_files(request: pytest.FixtureRequest) -> LinuxFiles:
     if fetched.returncode != 0:
         pytest.fail(fetched.stderr)
     return LinuxFiles.of(checkout / ".build" / "linux-guest")
+
+
+@pytest.fixture(scope="session")
+def libvirt_host() -> Iterator[LibvirtHost]:
+    """A libvirtd of the tests' own."""
+    missing = libvirt_missing()
+    if missing is not None:
+        pytest.skip(missing)
+    host = LibvirtHost()
+    try:
+        yield host.start()
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def domain(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[LibvirtTinyGuest]:
+    """A domain on it whose guest has checked its memory once."""
+    guest = LibvirtTinyGuest(tmp_path, libvirt_host)
+    guest.start()
+    guest.wait_passes(1)
+    yield guest
+    guest.close()
+    libvirt_host.virsh("undefine", guest.name)
 
 
 @pytest.fixture(scope="session")

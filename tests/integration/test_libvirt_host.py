@@ -5,49 +5,24 @@
 
 from __future__ import annotations
 
-import pytest
-
-from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
-from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import (
-    LibvirtHost,
-    libvirt_missing,
-)
-
-MISSING = libvirt_missing()
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import LibvirtHost
 
 
-@pytest.fixture
-def host():
-    host = LibvirtHost()
-    try:
-        yield host.start()
-    finally:
-        host.close()
-
-
-@pytest.fixture
-def domain(host, tmp_path):
-    guest = LibvirtTinyGuest(tmp_path, host)
-    yield guest.start()
-    guest.close()
-
-
-def test_a_domain_keeps_its_memory_through_virsh_save_and_restore(host, domain, store):
-    domain.wait_passes(1)
+def test_a_domain_keeps_its_memory_through_virsh_save_and_restore(libvirt_host, domain, store):
     path = store / "domain.save"
-    host.virsh("save", domain.name, path, "--image-format", "sparse", "--parallel-channels", 2)
+    sparse = ("--image-format", "sparse", "--parallel-channels", 2)
+    libvirt_host.virsh("save", domain.name, path, *sparse)
     assert not domain.alive()
-    host.virsh("restore", path, "--parallel-channels", 2)
+    libvirt_host.virsh("restore", path, "--parallel-channels", 2)
     domain.wait_passes(2)
     assert domain.mismatches == []
 
 
-def test_two_of_them_know_nothing_of_each_other(host, domain):
+def test_two_of_them_know_nothing_of_each_other(libvirt_host, domain):
     other = LibvirtHost()
     try:
         other.start()
-        assert domain.name in host.virsh("list", "--name")
+        assert domain.name in libvirt_host.virsh("list", "--name")
         assert other.virsh("list", "--all", "--name").split() == []
     finally:
         other.close()

@@ -11,34 +11,6 @@ import pytest
 
 from ansible_collections.vmfleet.suspend.tests.support.drive import bring_back, goes_on, image_info
 from ansible_collections.vmfleet.suspend.tests.support.kinds import needs_program
-from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
-from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import (
-    LibvirtHost,
-    libvirt_missing,
-)
-
-MISSING = libvirt_missing()
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
-
-
-@pytest.fixture(scope="module")
-def host():
-    host = LibvirtHost()
-    try:
-        yield host.start()
-    finally:
-        host.close()
-
-
-@pytest.fixture
-def domain(host, tmp_path):
-    guest = LibvirtTinyGuest(tmp_path, host)
-    guest.start()
-    guest.wait_passes(1)
-    yield guest
-    guest.close()
-    host.virsh("undefine", guest.name)
-
 
 # What libvirt adds for itself, with a descriptor or a file of its own behind it.
 LIBVIRTS_OWN = {"-S": 0, "-add-fd": 1, "-sandbox": 1, "-mon": 1}
@@ -94,11 +66,11 @@ def cells():
 
 
 @pytest.mark.parametrize(("kind", "load"), list(cells()))
-def test_a_domain_that_virsh_saved_comes_back_over_qmp(host, domain, store, kind, load):
+def test_a_domain_that_virsh_saved_comes_back_over_qmp(libvirt_host, domain, store, kind, load):
     image_format = kind.split()[0]
     needs_program(image_format)
     argv, path = argv_of(domain), store / "domain.save"
-    host.virsh("save", domain.name, path, "--image-format", image_format, *FORMATS[kind])
+    libvirt_host.virsh("save", domain.name, path, "--image-format", image_format, *FORMATS[kind])
     info = image_info(path)
     assert (info["state"], info["name"], info["uuid"]) == ("ready", domain.name, domain.uuid)
     assert (info["version"], info["image_format"]) == (2, image_format)
@@ -108,4 +80,4 @@ def test_a_domain_that_virsh_saved_comes_back_over_qmp(host, domain, store, kind
     assert (result["guest"]["state"], result["plan"]["load"]) == ("running", load)
     assert goes_on(domain)
     with pytest.raises(AssertionError, match="save image is incomplete"):
-        host.virsh("restore", path)  # its guest has run since
+        libvirt_host.virsh("restore", path)  # its guest has run since
