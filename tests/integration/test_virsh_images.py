@@ -76,8 +76,11 @@ def test_a_domain_that_virsh_saved_comes_back_over_qmp(libvirt_host, domain, sto
     assert (info["version"], info["image_format"]) == (2, image_format)
     assert info["layout"] == ("mapped-ram" if image_format == "sparse" else "sequential")
     assert (info["problems"], info["recorded"], info["was_running"]) == ([], False, True)
-    result = bring_back(path, argv=tuple(argv), qmp_socket=domain.qmp_socket, load=load)
+    options = {"argv": tuple(argv), "qmp_socket": domain.qmp_socket, "load": load}
+    result = bring_back(path, **options)
     assert (result["guest"]["state"], result["plan"]["load"]) == ("running", load)
     assert goes_on(domain)
+    assert bring_back(path, **options)["changed"] is False
+    assert image_info(path)["state"] == "spent"
     with pytest.raises(AssertionError, match="save image is incomplete"):
         libvirt_host.virsh("restore", path)  # its guest has run since

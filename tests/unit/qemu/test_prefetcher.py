@@ -75,7 +75,7 @@ def test_it_ends_when_the_host_runs_short_of_memory(image, guest, monkeypatch):
 
 def test_in_the_background_it_ends_after_its_time(image, guest, monkeypatch):
     monkeypatch.setattr(_prefetcher, "_MOST_SECONDS", 0)
-    read(image, [(0, 5 * MIB)] * 4000, guest, waited_for=False)
+    read(image, [(0, 5 * MIB)] * 40000, guest, waited_for=False)
     wait_for_no_readers(image)
 
 
@@ -133,7 +133,7 @@ def wait_for_no_readers(path):
 
 
 def test_in_the_background_it_goes_on_alone_without_a_lock_on_the_image(image, guest):
-    many = [(0, 5 * MIB)] * 400  # 2 GB, read at half speed
+    many = [(0, 5 * MIB)] * 40000  # 200 GB, read at half speed
     found = read(image, many, guest, waited_for=False)
     assert (found.waited_for, found.read_bytes, found.ended) == (False, None, None)
     (reader,) = readers(image)
