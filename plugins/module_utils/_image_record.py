@@ -118,6 +118,18 @@ def _word(section: t.Mapping[str, t.Any], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _path(section: t.Mapping[str, t.Any], key: str) -> str | None:
+    """An absolute path that the kernel can be told; None for anything else."""
+    value = _word(section, key)
+    if value is None or not os.path.isabs(value) or "\0" in value:
+        return None
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
 def _recorded_disks(section: t.Mapping[str, t.Any]) -> tuple[Fingerprint, ...]:
     files = section.get("files")
     disks = map(Fingerprint.from_dict, files if isinstance(files, list) else [None])
@@ -183,14 +195,14 @@ def _described(
         image_format=header.image_format.label,
         layout=SEQUENTIAL if head.layout == COMPRESSED else head.layout,
         compressor=head.compressor,
-        name=xml_name or source.get("name"),
-        uuid=xml_uuid or source.get("uuid"),
+        name=xml_name or _word(source, "name"),
+        uuid=xml_uuid or _word(source, "uuid"),
         machine_type=head.machine,
         was_running=header.was_running,
         data_offset_bytes=header.data_offset_bytes,
         ram_blocks=ram_sizes(head),
         all_ram_names=_recorded_ram_names(record),
-        qmp_socket=source.get("qmp_socket"),
+        qmp_socket=_path(source, "qmp_socket"),
         saved_from=ProcessIdentity.from_dict(source.get("process")),
         loaded_into=ProcessIdentity.from_dict(notes.get(LOADED_INTO)),
         quit_by_save=notes.get(QUIT_BY_SAVE) is True,

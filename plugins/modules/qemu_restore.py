@@ -58,9 +58,9 @@ options:
     elements: str
   trust_recorded_argv:
     description:
-      - Run a recorded command line even though somebody else could have written it, because the
-        image or a directory on the way to it does not belong to root or to the user of this module,
-        or others may write there.
+      - Run a recorded command line, or use a recorded monitor, even though somebody else could have
+        written it, because the image or a directory on the way to it does not belong to root or to
+        the user of this module, or others may write there.
     type: bool
     default: false
   systemd_unit:
@@ -73,7 +73,8 @@ options:
   reset_shared_memory:
     description:
       - Empty the files behind the guest's RAM (C(memory-backend-file), C(-mem-path)) before the
-        load. Where they hold data of an earlier run, the restore is refused without this.
+        load, once the QEMU was found to be the guest's. Files of backends that are no RAM, such as
+        the disk of a virtio-pmem device, are left alone. Where they hold data of an earlier run, the restore is refused without this.
       - Refused while another process has such a file open.
     type: bool
     default: false

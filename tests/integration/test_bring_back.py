@@ -159,6 +159,62 @@ def test_a_guest_of_an_ordinary_user_never_comes_back_as_root(ran_by_nobody, sto
     assert goes_on(guest)
 
 
+def test_the_disk_of_a_pmem_device_is_no_ram_and_stays_as_it_is(ran, store, tmp_path):
+    disk = tmp_path / "pmem"
+    disk.write_bytes(b"precious".ljust(16 << 20, b"\0"))
+    guest = ran(
+        extra=(
+            *("-m", "size=64M,slots=2,maxmem=1G"),
+            *("-object", f"memory-backend-file,id=pm,share=on,mem-path={disk},size=16M"),
+            *("-device", "virtio-pmem-pci,memdev=pm,addr=0x12"),
+        )
+    )
+    path = save_away(guest, store)
+    for reset in (False, True):
+        bring_back(path, reset_shared_memory=reset)
+        assert goes_on(guest)
+        assert disk.read_bytes().startswith(b"precious")
+        path = save_away(guest, store)
+
+
+def test_memory_files_of_another_guest_are_not_emptied(ran, tiny_guest, store, tmp_path):
+    path = save_away(ran(), store)
+    memory = tmp_path / "memory"
+    other = tiny_guest(
+        extra=(
+            *("-object", f"memory-backend-file,id=pc.ram,share=on,mem-path={memory},size=64M"),
+            *("-machine", "memory-backend=pc.ram"),
+        )
+    )
+    other.start(incoming=True)
+    with memory.open("r+b") as file:
+        file.write(b"its RAM")
+    with pytest.raises(Refused, match="the QEMU has UUID"):
+        bring_back(path, qmp_socket=other.qmp_socket, reset_shared_memory=True)
+    assert memory.read_bytes().startswith(b"its RAM")
+
+
+def test_an_image_that_others_could_write_does_not_choose_the_qemu_it_is_loaded_into(ran, store):
+    guest = ran()
+    path = save_away(guest, store)
+    store.chmod(0o777)
+    guest.start(incoming=True)
+    with pytest.raises(Refused, match="somebody else could have written it"):
+        bring_back(path)
+    bring_back(path, qmp_socket=guest.qmp_socket)
+    assert goes_on(guest)
+
+
+def test_a_device_that_was_unplugged_while_the_guest_ran_needs_words_without_it(ran, store):
+    guest = ran(extra=("-device", "usb-ehci,id=e", "-device", "usb-tablet,bus=e.0,id=tab"))
+    guest.execute("device_del", {"id": "tab"})
+    path = save_away(guest, store)
+    with pytest.raises(Refused, match=r"usb-tablet tab.*Give argv with what the guest had"):
+        bring_back(path)
+    bring_back(path, argv=tuple(guest.argv()[:-2]))
+    assert goes_on(guest)
+
+
 def test_words_that_are_given_take_the_place_of_the_recorded_ones(ran, store):
     guest = ran()
     path = save_away(guest, store)

@@ -168,8 +168,9 @@ def _read_line(path: str) -> str:
 
 
 def changes(then: Fingerprint, now: Fingerprint, *, same_boot: bool) -> tuple[str, ...]:
-    """What differs, each with the file, the field and both values. What could not be read at the
-    save is not compared."""
+    """What differs, each with the file, the field and both values, but those of checksums: whoever
+    wrote the record could have any file's told. What could not be read at the save is not compared.
+    """
     if then.kind in (UNREADABLE, OTHER):
         return ()
     if now.kind != then.kind:
@@ -180,7 +181,9 @@ def changes(then: Fingerprint, now: Fingerprint, *, same_boot: bool) -> tuple[st
         was.update(then.boot_facts)
         by_now.update(now.boot_facts)
     return tuple(
-        f"{then.path}: {name} was {was[name]} and is {by_now.get(name, 'unknown')}"
+        f"{then.path}: {name} differs"
+        if name.endswith("sha256")
+        else f"{then.path}: {name} was {was[name]} and is {by_now.get(name, 'unknown')}"
         for name in was
         if was[name] != by_now.get(name)
     )

@@ -87,15 +87,27 @@ def _as_seen_by(process: ProcessIdentity | None, path: str) -> str:
     return os.path.join(root, path.lstrip("/")) if os.access(root, os.X_OK) else path
 
 
-def memory_files(argv: t.Sequence[str], directory: str) -> tuple[str, ...]:
-    """Files that a command line puts guest RAM into; relative names start at ``directory``."""
+def _is_ram(backend: str, ram_blocks: t.Container[str]) -> bool:
+    """Whether the memory of a backend is a RAM block of the guest, which is named after the backend
+    or its path. Others hold what is no RAM, such as the disk of a virtio-pmem device."""
+    return backend in ram_blocks or f"/objects/{backend}" in ram_blocks
+
+
+def memory_files(
+    argv: t.Sequence[str], directory: str, ram_blocks: t.Container[str]
+) -> tuple[str, ...]:
+    """Files that a command line puts guest RAM into; relative names start at ``directory``.
+
+    ``ram_blocks``: names of those in the image.
+    """
     paths = []
     for option in options_of(argv[1:]):
         if option.name == "mem-path" and option.value:
             paths.append(option.value)
         elif option.name == "object" and option.value:
             keys = json_of(option.value) or keys_of(option.value, "qom-type")
-            if keys.get("qom-type") == "memory-backend-file" and keys.get("mem-path"):
+            is_file = keys.get("qom-type") == "memory-backend-file" and keys.get("mem-path")
+            if is_file and _is_ram(str(keys.get("id", "")), ram_blocks):
                 paths.append(str(keys["mem-path"]))
     return tuple(os.path.join(directory, path) for path in paths)
 
@@ -114,10 +126,12 @@ class _Backend(t.NamedTuple):
         return False
 
 
-async def _backends(monitor: Monitor, process: ProcessIdentity | None) -> list[_Backend]:
+async def _backends(
+    monitor: Monitor, process: ProcessIdentity | None, ram_blocks: t.Container[str]
+) -> list[_Backend]:
     found = []
     for entry in await monitor.execute("qom-list", {"path": "/objects"}):
-        if entry["type"] == _FILE_BACKEND:
+        if entry["type"] == _FILE_BACKEND and _is_ram(entry["name"], ram_blocks):
             backend = f"/objects/{entry['name']}"
             path = str(await monitor.execute("qom-get", {"path": backend, "property": "mem-path"}))
             read_only = await _property(monitor, backend, "readonly")
@@ -135,15 +149,19 @@ async def _property(monitor: Monitor, path: str, name: str) -> object:
 
 
 async def stale_backends(
-    monitor: Monitor, process: ProcessIdentity | None, mapped: os.stat_result | None = None
+    monitor: Monitor,
+    process: ProcessIdentity | None,
+    ram_blocks: t.Container[str],
+    mapped: os.stat_result | None = None,
 ) -> tuple[str, ...]:
     """One sentence for each file-backed memory backend that is not provably empty.
 
-    ``mapped``: the image that is to be the guest's RAM, which needs not be empty.
+    ``ram_blocks``: names of those in the image; what is none of them is no RAM. ``mapped``: the
+    image that is to be the guest's RAM, which needs not be empty.
     """
     reasons = [
         (backend, used_reason(backend.seen))
-        for backend in await _backends(monitor, process)
+        for backend in await _backends(monitor, process, ram_blocks)
         if not backend.is_file(mapped)
     ]
     return tuple(
@@ -156,17 +174,20 @@ async def stale_backends(
 
 
 async def empty_backends(
-    monitor: Monitor, process: ProcessIdentity | None, mapped: os.stat_result | None = None
+    monitor: Monitor,
+    process: ProcessIdentity | None,
+    ram_blocks: t.Container[str],
+    mapped: os.stat_result | None = None,
 ) -> tuple[str, ...]:
     """Empty every file behind this QEMU's RAM that holds data; returns their paths.
 
-    Its vCPUs must never have run. ``mapped``: the image that is to be the guest's RAM, which stays
-    as it is. Raises `Refused` when another process has such a file open: it may be the RAM of a
-    guest that lives; and when the file is only read by QEMU: it is no guest's RAM but what RAM
-    begins with. `StoreError` when it cannot be emptied.
+    Its vCPUs must never have run. ``ram_blocks``: as for `stale_backends`; ``mapped``: the image
+    that is to be the guest's RAM, which stays as it is. Raises `Refused` when another process has
+    such a file open: it may be the RAM of a guest that lives; and when the file is only read by
+    QEMU: it is no guest's RAM but what RAM begins with. `StoreError` when it cannot be emptied.
     """
     emptied = []
-    for backend in await _backends(monitor, process):
+    for backend in await _backends(monitor, process, ram_blocks):
         if backend.is_file(mapped) or used_reason(backend.seen) is None:
             continue
         if backend.read_only:

@@ -35,6 +35,7 @@ ALLOWED = "allowed"
 CHANGED_DISKS = "changed_disks"
 OTHER_MACHINE = "other_machine"
 _MAPPED_RAM = "mapped-ram"
+_TRUSTED = "recorded_argv_trusted"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def look_at_rehearsal(
     """What is asked before a rehearsal, which shares nothing with the guest's own QEMU."""
     return [
         _look_at_disks(saved, request),
-        _check_trust(request, fd, launch),
+        _check_launch_trust(request, fd, launch),
         _check_program(launch),
     ]
 
@@ -150,7 +151,7 @@ def look_at_launch(
     """What is asked before a QEMU is started for it. ``fd``: the image, open; ``replaces``: the
     addresses are those of a QEMU that will be gone."""
     own, directory = launch.own_argv, launch.directory
-    trust = _check_trust(request, fd, launch)
+    trust = _check_launch_trust(request, fd, launch)
     if trust.problems:
         return [trust]  # not even asked about: the words could name any file or host
     checks = [trust, _check_program(launch)]
@@ -169,7 +170,8 @@ def look_at_launch(
     ]
     checks.append(_from_problems("servers_answer", absent))
     if saved.layout == _MAPPED_RAM and not request.reset_shared_memory:
-        checks.append(_check_memory(own, directory))
+        names = {name for name, _length in saved.ram_blocks}
+        checks.append(_check_memory(memory_files(own, directory, names)))
     return checks
 
 
@@ -177,10 +179,15 @@ def _from_problems(name: str, problems: t.Sequence[str]) -> Check:
     return Check(name, UNKNOWN if problems else YES, tuple(problems))
 
 
-def _check_trust(request: RestoreRequest, fd: int, launch: Launch) -> Check:
-    name = "recorded_argv_trusted"
+def _check_launch_trust(request: RestoreRequest, fd: int, launch: Launch) -> Check:
     if not (launch.recorded or launch.unit_recorded):
-        return Check(name, YES)
+        return Check(_TRUSTED, YES)
+    return check_trust(request, fd)
+
+
+def check_trust(request: RestoreRequest, fd: int) -> Check:
+    """Whether the image may decide what is run or talked to. ``fd``: the image, open."""
+    name = _TRUSTED
     why = distrust(fd, request.path, os.geteuid())
     if why is None:
         return Check(name, YES)
@@ -190,8 +197,8 @@ def _check_trust(request: RestoreRequest, fd: int, launch: Launch) -> Check:
         name,
         UNKNOWN,
         (
-            f"Its recorded command line or unit would be run, and somebody else could have "
-            "written it: "
+            "Its recorded command line, unit or monitor would be used, and somebody else could "
+            "have written it: "
             f"{why} If you know that it is sound, set trust_recorded_argv.",
         ),
     )
@@ -215,8 +222,8 @@ def _check_program(launch: Launch) -> Check:
     return _from_problems(name, problems)
 
 
-def _check_memory(argv: t.Sequence[str], directory: str) -> Check:
-    files = filter(os.path.exists, memory_files(argv, directory))  # QEMU makes what is missing
+def _check_memory(paths: t.Iterable[str]) -> Check:
+    files = filter(os.path.exists, paths)  # QEMU makes what is missing
     used = [(path, used_reason(path)) for path in files]
     return _from_problems(
         "memory_empty",

@@ -23,6 +23,10 @@ WAITING = "inmigrate"
 # Where a load leaves the vCPUs. A cont that QEMU refuses changes none of these, so they prove that
 # no instruction ran; any other state may follow instructions that did.
 NEVER_RAN = ("paused", "prelaunch", "postmigrate")
+_OTHER_MAKE = (
+    " The recorded command line made a QEMU that is not the guest: devices that were plugged in or "
+    "unplugged while it ran, for instance, are not in it. Give argv with what the guest had."
+)
 _OTHER_DISK = (
     " (it would go on with the bytes of another disk and corrupt it; give argv with the disks that "
     f"it had, or allow {CHANGED_DISKS})"
@@ -213,10 +217,11 @@ def plan_load(
     if saved.layout == MAPPED_RAM:
         problems += stale_backends
     if problems:
+        hint = _OTHER_MAKE if different.guest and launch == "recorded" else ""
         raise Refused(
             f"The QEMU on {request.qmp_socket} cannot take the guest of {request.path}: "
             + "; ".join(problems)
-            + ". Nothing was loaded."
+            + f". Nothing was loaded.{hint}"
         )
     negotiated = negotiate(
         Ask(

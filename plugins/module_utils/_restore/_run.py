@@ -27,6 +27,7 @@ from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
 from .._uninterrupted import uninterrupted
+from ._checks import check_trust, refuse_problems
 from ._failing import fail
 from ._image_file import open_image
 from ._launching import Launch, choose_socket, launch_or_none
@@ -122,6 +123,9 @@ class _Restore:
     async def execute(self) -> RestoreOutcome:
         await self._look_inside()
         self._qmp_socket = choose_socket(self._image, self._request)
+        if self._request.qmp_socket is None:
+            # Who wrote the image decides which QEMU is talked to.
+            refuse_problems(self._request.path, [check_trust(self._request, self._session.fd)])
         self._request = replace(self._request, qmp_socket=self._qmp_socket)
         if self._request.rehearse:
             return await self._rehearse()
@@ -231,11 +235,11 @@ class _Restore:
         if self._starter.launched is None:
             self._starter.look_again(guest.process, self._wanted if mapped else None)
         waiting = WaitingQemu(self._session, self._request, monitor, guest, mapped)
-        if not self._check_mode:
-            await waiting.empty_memory()
         plan = await waiting.plan(self._starter)
         if self._check_mode or plan.negotiated is None:
             return self._report.planned(plan, guest)
+        # Not before the plan has shown that this QEMU is the guest's: the files may be another's.
+        await waiting.empty_memory()
         destination = Destination(monitor, guest, plan, plan.negotiated)
         report = (
             await load_around(self._session, destination, mapped)

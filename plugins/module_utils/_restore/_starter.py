@@ -49,11 +49,14 @@ class Starter:
         QEMU that will have been ended by then still has the addresses.
         """
         self.launch = choose_launch(self._image, self._request, self._qmp_socket)
-        self.checks = look_at_image(self._image, self._request, None)
+        started: list[Check] = []
         if self.launch is not None:
-            self.checks += look_at_launch(
+            started = look_at_launch(
                 self._image, self._request, self._session.fd, self.launch, replaces=replaces
             )
+            if started[0].problems:  # not trusted: its disks are not looked at either
+                refuse_problems(self._request.path, started[:1])
+        self.checks = look_at_image(self._image, self._request, None) + started
         if self.launch is not None and self.launch.mapped:
             self.checks += look_at_mapping(
                 self._request, self._session.fd, self._session.structure, self.launch

@@ -36,14 +36,18 @@ class WaitingQemu:
         if not self.request.reset_shared_memory:
             return
         self.session.step = "emptying the files behind the guest's RAM"
-        for path in await empty_backends(self.monitor, self.guest.process, self._image()):
+        for path in await empty_backends(
+            self.monitor, self.guest.process, self._ram_blocks(), self._image()
+        ):
             self.session.actions.append(f"emptied the memory file {path}")
 
     async def plan(self, starter: Starter) -> RestorePlan:
         """The plan for it, if ``starter`` started it or not; raises as `plan_load`."""
         stale: tuple[str, ...] = ()
         if not self.request.reset_shared_memory:
-            stale = await stale_backends(self.monitor, self.guest.process, self._image())
+            stale = await stale_backends(
+                self.monitor, self.guest.process, self._ram_blocks(), self._image()
+            )
         started = starter.launch if starter.launched is not None else None
         return plan_load(
             self.session.image,
@@ -56,6 +60,9 @@ class WaitingQemu:
             stale_backends=stale,
             mapped_bytes=sum(block.length_bytes for block in self.mapped),
         )
+
+    def _ram_blocks(self) -> frozenset[str]:
+        return frozenset(name for name, _length in self.session.image.ram_blocks)
 
     def _image(self) -> os.stat_result | None:
         return os.fstat(self.session.fd) if self.mapped else None

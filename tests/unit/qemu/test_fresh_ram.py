@@ -104,17 +104,20 @@ def test_a_file_that_cannot_be_searched_is_not_provably_empty(ram, monkeypatch):
 
 
 def stale(tmp_path, objects, process=None, mapped=None, read_only=False):
-    """What is said of ``objects``: name -> (QOM type, mem-path)."""
+    """What is said of ``objects``, name -> (QOM type, mem-path); ``pm`` is no RAM."""
+    ram_blocks = {name for name in objects if name != "pm"}
     with ScriptedMonitor(tmp_path / "qmp") as monitor:
         listed = [{"name": name, "type": kind} for name, (kind, _path) in objects.items()]
         monitor.expect("qom-list", {"path": "/objects"}).returns(listed)
         for name, (kind, path) in objects.items():
-            if kind == FILE:
+            if kind == FILE and name in ram_blocks:
                 asked = {"path": f"/objects/{name}", "property": "mem-path"}
                 monitor.expect("qom-get", asked).returns(str(path))
                 asked = {"path": f"/objects/{name}", "property": "readonly"}
                 monitor.expect("qom-get", asked).returns(read_only)
-        return with_monitor(monitor.path, lambda session: stale_backends(session, process, mapped))
+        return with_monitor(
+            monitor.path, lambda session: stale_backends(session, process, ram_blocks, mapped)
+        )
 
 
 def test_each_file_backend_with_old_content_is_named(tmp_path, ram):
@@ -144,6 +147,11 @@ def test_the_image_that_is_to_be_the_ram_needs_not_be_empty(tmp_path, ram):
     assert reason.startswith("Memory backend dimm0")
 
 
+def test_the_disk_of_a_pmem_device_is_no_ram_and_may_hold_what_it_likes(tmp_path, ram):
+    write(ram, MIB, {0: b"data"})
+    assert stale(tmp_path, {"pm": (FILE, ram)}) == ()
+
+
 def test_anonymous_memory_starts_empty(tmp_path):
     objects = {"pc.ram": ("child<memory-backend-ram>", None), "rng0": ("child<rng-random>", None)}
     assert stale(tmp_path, objects) == ()
@@ -167,7 +175,13 @@ def test_a_relative_path_is_qemus_own(tmp_path, ram, monkeypatch):
     ],
 )
 def test_files_behind_the_ram_are_known_from_the_command_line(words, paths):
-    assert memory_files(["qemu", *words], "/vm") == paths
+    assert memory_files(["qemu", *words], "/vm", {"m0"}) == paths
+
+
+def test_files_of_backends_that_are_no_ram_are_not_among_them():
+    words = ["-object", "memory-backend-file,id=pm,size=64M,mem-path=/srv/pmem,share=on"]
+    assert memory_files(["qemu", *words], "/vm", {"pc.ram"}) == ()
+    assert memory_files(["qemu", *words], "/vm", {"/objects/pm"}) == ("/srv/pmem",)
 
 
 def emptied(tmp_path, path, process=None, mapped=None, read_only=False):
@@ -182,7 +196,9 @@ def emptied(tmp_path, path, process=None, mapped=None, read_only=False):
             asked.fails("GenericError", "Property 'memory-backend-file.readonly' not found")
         else:
             asked.returns(read_only)
-        return with_monitor(monitor.path, lambda session: empty_backends(session, process, mapped))
+        return with_monitor(
+            monitor.path, lambda session: empty_backends(session, process, {"m0"}, mapped)
+        )
 
 
 def test_a_file_with_old_content_is_emptied_and_keeps_its_length(tmp_path, ram):
