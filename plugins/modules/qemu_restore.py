@@ -74,7 +74,8 @@ options:
     description:
       - Empty the files behind the guest's RAM (C(memory-backend-file), C(-mem-path)) before the
         load, once the QEMU was found to be the guest's. Files of backends that are no RAM, such as
-        the disk of a virtio-pmem device, are left alone. Where they hold data of an earlier run, the restore is refused without this.
+        the disk of a virtio-pmem device, are left alone.
+      - Where files hold data of an earlier run, the restore is refused without this.
       - Refused while another process has such a file open.
     type: bool
     default: false
