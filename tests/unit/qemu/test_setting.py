@@ -153,6 +153,8 @@ def test_a_limit_is_as_it_was(who, recorded, own, to_set):
         ("RLIMIT_NOFILE", (10, None), (10, 15), None, "Its hard RLIMIT_NOFILE was unlimited"),
         ("RLIMIT_CORE", (None, None), (0, 0), None, "Its RLIMIT_CORE was unlimited"),
         ("RLIMIT_CORE", (9, 10), (0, 8), (8, 8), "this run can have at most 8"),
+        # What QEMU made of it by itself, in a session that may have more.
+        ("RLIMIT_NOFILE", (8192, 8192), (1024, 4096), (4096, 4096), "can have at most 4096"),
     ],
 )
 def test_what_qemu_cannot_feel_is_given_as_far_as_it_can_be_had(name, recorded, own, to_set, note):
