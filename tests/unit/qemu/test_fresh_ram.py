@@ -139,6 +139,28 @@ def test_what_ram_begins_with_is_not_to_be_emptied_or_removed(tmp_path, ram):
     assert "reset_shared_memory" not in reason
 
 
+def test_an_empty_file_that_is_only_read_is_as_good_as_none(tmp_path, ram):
+    write(ram, MIB)
+    assert stale(tmp_path, {"pc.ram": (FILE, ram)}, read_only=True) == ()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_image_is_known_by_its_file_and_not_by_its_name(tmp_path, ram, read_only):
+    write(ram, MIB, {0: b"pages"})
+    (tmp_path / "link").hardlink_to(ram)
+    (tmp_path / "copy").write_bytes(ram.read_bytes())
+    objects = {"pc.ram": (FILE, tmp_path / "link"), "dimm0": (FILE, tmp_path / "copy")}
+    (reason,) = stale(tmp_path, objects, mapped=ram.stat(), read_only=read_only)
+    assert reason.startswith("Memory backend dimm0")
+
+
+def test_a_backend_whose_file_is_gone_is_not_the_image(tmp_path, ram):
+    write(ram, MIB, {0: b"pages"})
+    objects = {"pc.ram": (FILE, tmp_path / "gone")}
+    (reason,) = stale(tmp_path, objects, mapped=ram.stat())
+    assert "cannot be read to see whether it is empty" in reason
+
+
 def test_the_image_that_is_to_be_the_ram_needs_not_be_empty(tmp_path, ram):
     write(ram, MIB, {0: b"old"})
     write(tmp_path / "other", MIB, {0: b"old"})
@@ -157,10 +179,23 @@ def test_anonymous_memory_starts_empty(tmp_path):
     assert stale(tmp_path, objects) == ()
 
 
-def test_a_relative_path_is_qemus_own(tmp_path, ram, monkeypatch):
+@pytest.fixture
+def in_there(tmp_path):
+    """A process in QEMU's place whose working directory is not this one's."""
+    with subprocess.Popen(["sleep", "600"], cwd=tmp_path) as process:
+        yield identify(process.pid)
+        process.kill()
+
+
+def test_a_relative_path_is_qemus_own(tmp_path, ram, in_there):
     write(ram, MIB, {0: b"old"})
-    monkeypatch.chdir(tmp_path)
-    assert len(stale(tmp_path, {"pc.ram": (FILE, "ram")}, identify(os.getpid()))) == 1
+    (reason,) = stale(tmp_path, {"pc.ram": (FILE, "ram")}, in_there)
+    assert "uses ram, and it holds data" in reason
+
+
+def test_a_relative_path_of_the_image_is_qemus_own_too(tmp_path, ram, in_there):
+    write(ram, MIB, {0: b"pages"})
+    assert stale(tmp_path, {"pc.ram": (FILE, "ram")}, in_there, mapped=ram.stat()) == ()
 
 
 @pytest.mark.parametrize(
@@ -218,6 +253,18 @@ def test_what_ram_only_begins_with_is_never_emptied(tmp_path, ram):
     with pytest.raises(Refused, match=f"begins with the content of {ram}"):
         emptied(tmp_path, ram, read_only=True)
     assert ram.read_bytes().startswith(b"template")
+
+
+def test_what_is_empty_already_is_left_alone_even_if_ram_only_begins_with_it(tmp_path, ram):
+    write(ram, MIB)
+    assert emptied(tmp_path, ram, read_only=True) == ()
+
+
+def test_a_copy_of_the_image_is_not_spared(tmp_path, ram):
+    write(ram, MIB, {0: b"pages"})
+    (tmp_path / "copy").write_bytes(ram.read_bytes())
+    assert emptied(tmp_path, tmp_path / "copy", mapped=ram.stat()) == (str(tmp_path / "copy"),)
+    assert ram.read_bytes().startswith(b"pages")
 
 
 def test_the_image_that_is_to_be_the_ram_is_never_emptied(tmp_path, ram):

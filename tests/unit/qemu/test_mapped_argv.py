@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 
 import pytest
 
@@ -80,9 +82,33 @@ def test_what_else_a_backend_was_told_stays():
     assert found.argv[2] == backed("main", kept)
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("memory-backend-memfd,id=main,size=64M,share=off,seal=on,hugetlb=off", "size=64M"),
+        ("memory-backend-ram,id=main,size=64M,prealloc=off,dump=off", "size=64M,dump=off"),
+        ("qom-type=memory-backend-ram,id=main,size=64M", "size=64M"),
+    ],
+)
+def test_what_a_file_has_no_use_for_is_dropped(written, kept):
+    found = mapped("-object", written, "-M", "memory-backend=main", blocks=(block("main"),))
+    assert found.argv[2] == backed("main", kept)
+
+
+def test_what_a_file_has_no_use_for_is_dropped_from_json_as_well():
+    written = {
+        **{"qom-type": "memory-backend-memfd", "id": "main", "size": 64 * MIB, "share": False},
+        **{"seal": True, "hugetlb": False, "prealloc": False, "dump": False},
+    }
+    words = ("-object", json.dumps(written), "-M", "memory-backend=main")
+    described = json.loads(mapped(*words, blocks=(block("main"),)).argv[2])
+    assert not described.keys() & {"seal", "hugetlb", "prealloc"}
+    assert described["dump"] is False
+
+
 def test_in_json_numbers_stay_numbers_and_switches_switches():
     written = {"qom-type": "memory-backend-memfd", "id": "main", "size": 64 * MIB, "share": False}
-    words = ("-object", json.dumps(written), "-machine", '{"type":"pc","memory-backend":"main"}')
+    words = ("-object", json.dumps(written), "-machine", "pc,memory-backend=main")
     found = mapped(*words, blocks=(block("main"),))
     assert json.loads(found.argv[2]) == {
         "qom-type": "memory-backend-file",
@@ -113,6 +139,23 @@ def test_every_numa_node_and_memory_device_is_mapped_at_its_own_place():
     assert "-machine" not in found.argv
 
 
+@pytest.mark.parametrize("node", ["node,memdev=near", "node,cpus=0-1,memdev=near"])
+def test_a_node_that_names_its_memory_leaves_none_to_the_machine(node):
+    words = ("-object", "memory-backend-ram,id=near,size=64M", "-numa", node)
+    assert mapped(*words, blocks=(block("near"), *SMALL)).argv[3:] == ("-numa", node)
+
+
+@pytest.mark.parametrize("node", ["node,cpus=0-1", "node,mem=64M"])
+def test_nodes_without_memory_of_their_own_share_the_machines(node):
+    found = mapped("-m", "64", "-numa", node)
+    assert found.argv[-1] == "memory-backend=pc.ram"
+
+
+def test_all_other_words_stay_as_they_are_and_in_order():
+    words = ["-S", "-m", "64", "-append", "-object", "-name", "a,,b", "-drive", "file=x", "d.img"]
+    assert mapped(*words).argv[: len(words) + 1] == (QEMU, *words)
+
+
 def test_beside_a_memory_device_the_machines_own_ram_is_mapped_too():
     words = ("-object", "memory-backend-ram,id=dimm,size=512M", "-device", "pc-dimm,memdev=dimm")
     found = mapped(*words, blocks=(RAM, block("dimm", 512), *SMALL))
@@ -128,9 +171,41 @@ def test_a_block_that_is_named_after_its_path_keeps_that_name():
     assert found.argv[2] == backed("m0", canonical="on")
 
 
-def test_commas_in_the_images_path_are_doubled():
-    found = mapped("-m", "64", path="/store/a,b.save")
-    assert "mem-path=/store/a,,b.save," in found.argv[4]
+def test_a_path_stays_the_blocks_name_in_json_too():
+    written = '{"qom-type":"memory-backend-memfd","id":"m0","size":67108864,"share":false}'
+    words = ("-object", written, "-M", "pc-i440fx-3.1,memory-backend=m0")
+    described = json.loads(mapped(*words, blocks=(block("/objects/m0"),)).argv[2])
+    assert described["x-use-canonical-path-for-ramblock-id"] is True
+    assert described["id"] == "m0"
+
+
+COMMAS = "/store/a,b,,c.save"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-m", "64"),
+        ("-object", "memory-backend-ram,id=pc.ram,size=64M", "-M", "memory-backend=pc.ram"),
+    ],
+)
+def test_commas_in_the_images_path_are_doubled(words):
+    argv = mapped(*words, path=COMMAS).argv
+    (value,) = (word for word in argv if word.startswith("memory-backend-file"))
+    assert ",mem-path=/store/a,,b,,,,c.save,offset=" in value
+
+
+def test_commas_in_the_images_path_are_not_doubled_in_json():
+    written = '{"qom-type":"memory-backend-ram","id":"main","size":67108864}'
+    words = ("-object", written, "-M", "memory-backend=main")
+    found = mapped(*words, blocks=(block("main"),), path=COMMAS)
+    assert json.loads(found.argv[2])["mem-path"] == COMMAS
+
+
+def test_what_json_leaves_to_a_default_is_said():
+    written = '{"qom-type":"memory-backend-ram","id":"main","size":67108864}'
+    words = ("-object", written, "-M", "memory-backend=main")
+    assert json.loads(mapped(*words, blocks=(block("main"),)).argv[2])["share"] is False
 
 
 @pytest.mark.parametrize(
@@ -160,41 +235,119 @@ def test_a_host_with_larger_pages_needs_offsets_that_fit_them():
     assert mapped("-m", "64", page=64 << 10).blocks == (RAM,)
     with pytest.raises(Refused, match="pages of 65536 bytes do not fit"):
         mapped("-m", "64", blocks=(block("pc.ram", offset=MIB + PAGE),), page=64 << 10)
+    odd = ImageBlock("pc.ram", 64 * MIB + PAGE, PAGE, MIB)
+    with pytest.raises(Refused, match=r"of 67112960 bytes .* do not fit"):
+        mapped("-m", "64", blocks=(odd,), page=64 << 10)
 
 
 def test_all_reasons_are_told_at_once():
     with pytest.raises(Refused) as refused:
         mapped(
             *("-object", "memory-backend-memfd,id=a,size=64M", "-numa", "node,memdev=a"),
-            *("-device", "vfio-pci,host=01:00.0", "-overcommit", "mem-lock=on"),
+            *("-object", "memory-backend-ram,id=b,size=64M", "-numa", "node,memdev=b"),
+            *("-object", '{"qom-type":"memory-backend-ram","id":"c","size":1,"prealloc":true}'),
+            *("-object", "memory-backend-ram,id=d,size=64M", "-device", "pc-dimm,memdev=d"),
+            *("-device", "vfio-pci,host=01:00.0", "-overcommit", "mem-lock=on", "-mem-prealloc"),
+            *("-netdev", "vhost-user,id=n,chardev=hunter2"),
+            blocks=(block("a"), block("c"), block("d", page=2 * MIB)),
         )
-    for words in ("memory backend a: it is shared", "vfio-pci", "mem-lock=on"):
-        assert words in refused.value.message
+    message = refused.value.message
+    for words in (
+        "memory backend a: it is shared",
+        "memory backend b: the image has no RAM block",
+        "memory backend c: it is preallocated",
+        "RAM block d has pages of 2097152 bytes",
+        "-device vfio-pci",
+        "-overcommit mem-lock=on",
+        "-mem-prealloc",
+        "-netdev vhost-user",
+    ):
+        assert words in message
+    assert message.startswith("The guest's RAM cannot be mapped from its image: ")
+    assert message.endswith(". Set load to eager.")
+    assert "hunter2" not in message
+
+
+def plain(argv, changes):
+    """The words after the program, with plain RAM."""
+    return [word for option in plain_again(options_of(argv[1:]), changes) for word in option.words]
+
+
+JSON_BACKEND = '{"qom-type":"memory-backend-ram","id":"pc.ram","size":67108864}'
+FORMS = {
+    "of the machine": ("-m", "64"),
+    "words": ("-object", "memory-backend-ram,id=pc.ram,size=64M", "-M", "memory-backend=pc.ram"),
+    "json": ("-object", JSON_BACKEND, "-M", "memory-backend=pc.ram"),
+    "memfd": (
+        *("-object", "memory-backend-memfd,id=pc.ram,size=64M,share=off,seal=off"),
+        *("-machine", "memory-backend=pc.ram"),
+    ),
+    "a node": ("-object", "memory-backend-ram,id=pc.ram,size=64M", "-numa", "node,memdev=pc.ram"),
+}
+
+
+@pytest.mark.parametrize("path", [IMAGE, COMMAS])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *((form, "pc.ram") for form in FORMS),
+        *((form, "/objects/pc.ram") for form in FORMS if form != "of the machine"),
+    ],
+)
+def test_recorded_mappings_become_plain_ram_that_can_be_mapped_again(form, name, path):
+    blocks = (block(name), *SMALL)
+    once = mapped(*FORMS[form], blocks=blocks, path=path)
+    changes: list[str] = []
+    words = plain(once.argv, changes)
+    assert not any("save" in word for word in words)
+    assert any("memory-backend-ram" in word for word in words)
+    assert changes == ["Made memory backend pc.ram plain RAM: it was a mapping."]
+    moved = (block(name, offset=5 * MIB), *SMALL)
+    again = mapped(*words, blocks=moved, path="/store/next.save")
+    assert again.blocks == moved[:1]
+    (value,) = (word for word in again.argv if "memory-backend-file" in word)
+    assert "/store/next.save" in value
+    assert str(5 * MIB) in value
+    assert plain(again.argv, []) == words
+
+
+def test_of_several_mappings_each_becomes_plain_ram():
+    words = [
+        *("-object", "memory-backend-ram,id=a,size=64M", "-numa", "node,memdev=a"),
+        *("-object", "memory-backend-ram,id=b,size=64M", "-numa", "node,memdev=b"),
+    ]
+    once = mapped(*words, blocks=(block("a"), block("b", offset=80 * MIB)))
+    changes: list[str] = []
+    kept = "size=64M,x-use-canonical-path-for-ramblock-id=off"
+    assert plain(once.argv, changes) == [
+        *("-object", f"memory-backend-ram,id=a,{kept}", "-numa", "node,memdev=a"),
+        *("-object", f"memory-backend-ram,id=b,{kept}", "-numa", "node,memdev=b"),
+    ]
+    assert [change.split()[3] for change in changes] == ["a", "b"]
+
+
+def test_plain_ram_in_json_keeps_the_types_of_what_stays():
+    once = mapped("-object", JSON_BACKEND, "-M", "memory-backend=pc.ram")
+    assert json.loads(plain(once.argv, [])[1]) == {
+        "qom-type": "memory-backend-ram",
+        "id": "pc.ram",
+        "size": 64 * MIB,
+        "x-use-canonical-path-for-ramblock-id": False,
+    }
 
 
 @pytest.mark.parametrize(
-    "words",
+    "view",
     [
-        ("-m", "64"),
-        ("-object", "memory-backend-ram,id=pc.ram,size=64M", "-M", "memory-backend=pc.ram"),
-        (
-            *("-object", '{"qom-type":"memory-backend-ram","id":"pc.ram","size":67108864}'),
-            *("-M", "memory-backend=pc.ram"),
-        ),
+        "mem-path=/r,readonly=on,rom=off",
+        "mem-path=/r,readonly,rom=off,share=off",
+        "mem-path=/r,offset=1M,align=2M,readonly=yes,rom=off,share=no",
     ],
 )
-def test_recorded_mappings_become_plain_ram_that_can_be_mapped_again(words):
-    once = mapped(*words)
-    changes: list[str] = []
-    plain = [
-        word for option in plain_again(options_of(once.argv[1:]), changes) for word in option.words
-    ]
-    assert not any(IMAGE in word for word in plain)
-    assert any("memory-backend-ram" in word for word in plain)
-    assert len(changes) == 1
-    again = mapped(*plain)
-    assert again.blocks == once.blocks
-    assert sum(IMAGE in word for word in again.argv) == 1
+def test_however_a_private_view_is_written_it_becomes_plain_ram(view):
+    options = options_of(["-object", f"memory-backend-file,id=m,size=64M,{view}"])
+    (option,) = plain_again(options, [])
+    assert option.words == ("-object", "memory-backend-ram,id=m,size=64M")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +356,11 @@ def test_recorded_mappings_become_plain_ram_that_can_be_mapped_again(words):
         "memory-backend-file,id=m,size=64M,mem-path=/r,share=on,readonly=on,rom=off",
         "memory-backend-file,id=m,size=64M,mem-path=/r,readonly=on,rom=on",
         "memory-backend-file,id=m,size=64M,mem-path=/r,readonly=on",
+        "memory-backend-file,id=m,size=64M,mem-path=/r,readonly=on,rom=auto",
+        "memory-backend-file,id=m,size=64M,mem-path=/r,readonly=off,rom=off",
         "memory-backend-file,id=m,size=64M,mem-path=/r,share=on",
+        '{"qom-type":"memory-backend-file","id":"m","mem-path":"/r","readonly":true,"rom":"on"}',
+        '{"qom-type":"memory-backend-file","id":"m","mem-path":"/r","rom":"off","share":true}',
         "memory-backend-ram,id=m,size=64M",
         "rng-random,id=m",
     ],
@@ -212,3 +369,53 @@ def test_other_objects_are_left_as_they_are(value):
     changes: list[str] = []
     options = list(options_of(["-object", value]))
     assert (plain_again(options, changes), changes) == (options, [])
+
+
+# The rewritten words against a real QEMU.
+
+real = pytest.mark.skipif(shutil.which(QEMU) is None, reason="asks an installed QEMU")
+
+
+def ram_blocks(words):
+    """The names of the RAM blocks of a QEMU with these words; it must start."""
+    asked = [
+        {"execute": "qmp_capabilities"},
+        {"execute": "human-monitor-command", "arguments": {"command-line": "info ramblock"}},
+        {"execute": "quit"},
+    ]
+    ran = subprocess.run(
+        [QEMU, "-nodefaults", "-display", "none", "-S", "-qmp", "stdio", *words],
+        input="".join(json.dumps(command) + "\n" for command in asked),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    replies = [json.loads(line) for line in ran.stdout.splitlines()]
+    (table,) = (one["return"] for one in replies if isinstance(one.get("return"), str))
+    return {line.split()[0] for line in table.splitlines()[1:]}
+
+
+@real
+@pytest.mark.parametrize(
+    ("form", "machine", "name"),
+    [
+        *((form, "pc", "pc.ram") for form in FORMS),
+        ("words", "pc-i440fx-3.1", "pc.ram"),
+        ("memfd", "pc-i440fx-3.1", "/objects/pc.ram"),
+    ],
+)
+def test_qemu_takes_the_mapping_and_names_the_block_as_the_image_does(
+    tmp_path, form, machine, name
+):
+    image = tmp_path / "a,b.save"
+    with image.open("wb") as file:
+        file.truncate(66 * MIB)
+    words = ("-m", "64", *FORMS[form], "-M", machine)
+    had = ram_blocks(words)
+    assert name in had
+    found = mapped(*words, blocks=(block(name),), path=str(image))
+    assert ram_blocks(found.argv[1:]) == had
+    image.unlink()
+    assert ram_blocks(plain(found.argv, [])) == had

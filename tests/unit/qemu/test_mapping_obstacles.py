@@ -19,41 +19,71 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._option_valu
     flat_keys,
 )
 
+PINS = "it pins all of the guest's RAM"
+SHARES = "another process works in the guest's RAM"
+GIVES_BACK = "it gives RAM back page by page"
+
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "why"),
     [
-        "-device vfio-pci,host=01:00.0",
-        '-device {"driver":"vfio-pci-nohotplug","host":"01:00.0"}',
-        "-device vhost-user-fs-pci,chardev=c",
-        "-device vhost-vdpa-device-pci,vhostdev=/dev/vhost-vdpa-0",
-        "-device virtio-mem-pci,memdev=m",
-        "-device x-pci-proxy-dev,fd=4",
-        "-netdev vhost-user,id=n,chardev=c",
-        "-netdev vhost-vdpa,id=n,vhostdev=/dev/vhost-vdpa-0",
-        "-object cryptodev-vhost-user,id=o,chardev=c",
-        "-object x-remote-object,id=o,fd=4",
-        "-object x-vfio-user-server,id=o",
-        "-drive file=nvme://0000:01:00.0/1,if=none",
-        "-blockdev driver=nvme,device=0000:01:00.0,namespace=1,node-name=n",
-        "-blockdev driver=raw,file.driver=nvme,file.device=0000:01:00.0,node-name=n",
-        '-blockdev {"driver":"raw","file":{"driver":"nvme-io_uring","path":"/dev/ng0n1"}}',
-        "-blockdev driver=virtio-blk-vfio-pci,path=/sys/x,node-name=n",
-        "-blockdev driver=virtio-blk-vhost-user,path=/s,node-name=n",
-        "-blockdev driver=virtio-blk-vhost-vdpa,path=/dev/v,node-name=n",
-        "-machine q35,confidential-guest-support=sev0",
-        "-M q35,memory-encryption=sev0",
-        "-overcommit mem-lock=on",
-        "-overcommit mem-lock=on-fault,cpu-pm=on",
-        "-accel xen",
-        "-mem-path /dev/hugepages",
-        "-mem-prealloc",
+        ("-device vfio-pci,host=01:00.0", f"vfio-pci: {PINS}"),
+        ('-device {"driver":"vfio-pci-nohotplug","host":"01:00.0"}', f"vfio-pci-nohotplug: {PINS}"),
+        ("-device driver=vfio-ccw,id=v", f"vfio-ccw: {PINS}"),
+        ("--device vhost-user-fs-pci,chardev=c", f"vhost-user-fs-pci: {SHARES}"),
+        ("-device vhost-vdpa-device-pci,vhostdev=/dev/v", f"vhost-vdpa-device-pci: {PINS}"),
+        ("-device virtio-mem-pci,memdev=m", f"virtio-mem-pci: {GIVES_BACK}"),
+        ("-device x-pci-proxy-dev,fd=4", f"x-pci-proxy-dev: {SHARES}"),
+        ("-netdev vhost-user,id=n,chardev=c", f"vhost-user: {SHARES}"),
+        ("-netdev type=vhost-user,id=n,chardev=c", f"vhost-user: {SHARES}"),
+        ('-netdev {"type":"vhost-user","id":"n","chardev":"c"}', f"vhost-user: {SHARES}"),
+        ("-netdev vhost-vdpa,id=n,vhostdev=/dev/v", f"vhost-vdpa: {PINS}"),
+        ("-net vhost-user,chardev=c", f"vhost-user: {SHARES}"),
+        ("-object cryptodev-vhost-user,id=o,chardev=c", f"cryptodev-vhost-user: {SHARES}"),
+        ("-object x-remote-object,id=o,fd=4", f"x-remote-object: {SHARES}"),
+        ('-object {"qom-type":"x-vfio-user-server","id":"o"}', f"x-vfio-user-server: {SHARES}"),
+        ("-drive file=nvme://0000:01:00.0/1,if=none", f"nvme: {PINS}"),
+        ("-drive file.driver=nvme,file.device=0000:01:00.0,if=none", f"nvme: {PINS}"),
+        ("-blockdev driver=nvme,device=0000:01:00.0,namespace=1,node-name=n", f"nvme: {PINS}"),
+        ("-blockdev driver=raw,file.driver=nvme,file.device=x,node-name=n", f"nvme: {PINS}"),
+        (
+            '-blockdev {"driver":"raw","file":{"driver":"nvme-io_uring","path":"/dev/ng0n1"}}',
+            f"nvme-io_uring: {PINS}",
+        ),
+        (
+            '-blockdev {"driver":"qcow2","backing":{"driver":"raw","file":{"driver":"nvme"}}}',
+            f"nvme: {PINS}",
+        ),
+        ("-blockdev driver=virtio-blk-vfio-pci,path=/sys/x", f"virtio-blk-vfio-pci: {PINS}"),
+        ("-blockdev driver=virtio-blk-vhost-user,path=/s", f"virtio-blk-vhost-user: {SHARES}"),
+        ("-blockdev driver=virtio-blk-vhost-vdpa,path=/v", f"virtio-blk-vhost-vdpa: {PINS}"),
+        ("-machine q35,confidential-guest-support=sev0", "encrypts the guest's RAM"),
+        ("-M q35,memory-encryption=sev0", "encrypts the guest's RAM"),
+        ("-overcommit mem-lock=on", f"mem-lock=on: {PINS}"),
+        ("-overcommit cpu-pm=on,mem-lock=yes", f"mem-lock=yes: {PINS}"),
+        ("-overcommit mem-lock=on-fault,cpu-pm=on", f"mem-lock=on-fault: {PINS}"),
+        ("-accel xen", "xen: the hypervisor has the guest's RAM"),
+        ("-mem-path /dev/hugepages", "puts it into files already"),
+        ("-mem-prealloc", "asks for all of it at the start"),
     ],
 )
-def test_each_of_these_keeps_ram_from_being_mapped(words):
+def test_each_of_these_keeps_ram_from_being_mapped_and_says_why(words, why):
     option, _space, value = words.partition(" ")
     (reason,) = obstacles(options_of([option, *([value] if value else [])]))
-    assert reason.startswith(option)
+    assert reason.startswith(f"{option.replace('--', '-')} {why}")
+
+
+def test_every_obstacle_is_told_in_order_and_no_value_that_may_be_secret():
+    words = [
+        *("-device", "vfio-pci,host=hunter2", "-device", "virtio-net-pci", "-mem-prealloc"),
+        *("-netdev", "vhost-user,id=n,chardev=hunter2", "-mem-path", "/hunter2"),
+        *("-blockdev", "driver=nvme,device=hunter2,node-name=n"),
+        *("-M", "q35,memory-encryption=hunter2", "-device", "vfio-pci,host=hunter2"),
+    ]
+    found = list(obstacles(options_of(words)))
+    names = ["device", "mem-prealloc", "netdev", "mem-path", "blockdev", "M", "device"]
+    assert [reason.split()[0] for reason in found] == [f"-{name}" for name in names]
+    assert "hunter2" not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +99,13 @@ def test_each_of_these_keeps_ram_from_being_mapped(words):
         "-blockdev driver=file,filename=nvme,node-name=n",
         "-machine q35,mem-merge=off",
         "-overcommit mem-lock=off,cpu-pm=on",
+        "-overcommit mem-lock=no",
+        "-overcommit cpu-pm=on",
+        "-device vhost-vsock-pci,guest-cid=3",
+        "-netdev user,id=vhost-user",
+        "-object memory-backend-memfd,id=vfio-pci,size=64M",
+        "-append -mem-prealloc",
+        "-name vfio-pci",
         "-accel kvm",
     ],
 )
@@ -85,6 +122,12 @@ def test_each_of_these_does_not(words):
         ('{"qom-type":"memory-backend-memfd","id":"m","share":false}', None),
         ("memory-backend-memfd,id=m", "it is shared"),
         ("memory-backend-memfd,id=m,share=on", "it is shared"),
+        ("memory-backend-memfd,id=m,share=no", None),
+        ("memory-backend-memfd,id=m,share=false", None),
+        ('{"qom-type":"memory-backend-memfd","id":"m"}', "it is shared"),
+        ("memory-backend-ram,id=m,share", "it is shared"),
+        ('{"qom-type":"memory-backend-ram","id":"m","prealloc":true}', "preallocated"),
+        ('{"qom-type":"memory-backend-memfd","share":false,"hugetlb":true}', "huge pages"),
         ("memory-backend-ram,id=m,share=yes", "it is shared"),
         ('{"qom-type":"memory-backend-ram","id":"m","share":true}', "it is shared"),
         ("memory-backend-memfd,id=m,share=off,hugetlb=on", "huge pages"),

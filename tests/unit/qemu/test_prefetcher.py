@@ -13,13 +13,19 @@ import time
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu import _prefetcher
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu import (
+    _launch,
+    _prefetcher,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._deadline import Deadline
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._launch import (
-    systemd_prefix,
+    login_prefix,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._prefetcher import prefetch
-from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import identify
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import (
+    ProcessIdentity,
+    identify,
+)
 
 MIB = 1 << 20
 
@@ -66,6 +72,48 @@ def test_it_ends_when_the_guest_is_gone(image):
     assert gone is not None
     found = read(image, [(0, 5 * MIB)], gone)
     assert (found.read_bytes, found.ended) == (0, "the guest is gone")
+
+
+def test_a_guest_that_nobody_has_reaped_yet_is_gone(image, guest):
+    os.kill(guest.pid, 9)
+    os.waitid(os.P_PID, guest.pid, os.WEXITED | os.WNOWAIT)
+    assert read(image, [(0, 5 * MIB)], guest).ended == "the guest is gone"
+
+
+def test_a_process_that_got_the_guests_number_is_not_the_guest(image, guest):
+    earlier = ProcessIdentity(guest.boot_id, guest.pid, guest.start_ticks - 1)
+    assert read(image, [(0, 5 * MIB)], earlier).ended == "the guest is gone"
+
+
+def test_an_image_without_a_name_is_read(image, guest):
+    with image.open("rb") as file:
+        image.unlink()
+        found = asyncio.run(
+            prefetch(file.fileno(), [(0, 5 * MIB)], guest, Deadline(0), waited_for=True)
+        )
+    assert (found.read_bytes, found.ended) == (5 * MIB, "complete")
+
+
+def test_more_ranges_than_a_pipe_holds_are_read(image, guest):
+    many = [(offset * 4096 % (5 * MIB), 16) for offset in range(20000)]
+    found = read(image, many, guest)
+    assert (found.read_bytes, found.ended) == (20000 * 16, "complete")
+
+
+def test_the_result_of_reading_in_the_background_says_only_how_much_there_is(image, guest):
+    assert read(image, [(0, MIB), (MIB, 7)], guest, waited_for=False).as_dict() == {
+        "waited_for": False,
+        "total_bytes": MIB + 7,
+        "read_bytes": None,
+        "seconds": None,
+        "ended": None,
+    }
+
+
+def test_in_the_background_it_ends_by_itself_when_all_is_read(image, guest):
+    read(image, [(0, 5 * MIB)], guest, waited_for=False)
+    wait_for_no_readers(image)
+    assert identify(guest.pid) == guest
 
 
 def test_it_ends_when_the_host_runs_short_of_memory(image, guest, monkeypatch):
@@ -145,6 +193,37 @@ def test_in_the_background_it_goes_on_alone_without_a_lock_on_the_image(image, g
     wait_for_no_readers(image)
 
 
-def test_it_leaves_the_logins_scope_where_there_is_systemd():
-    assert systemd_prefix(False, 0) == ()
-    assert systemd_prefix(True, 0)[:2] == ("systemd-run", "--scope")
+def test_in_the_background_the_words_that_leave_the_login_come_first(image, guest, monkeypatch):
+    monkeypatch.setattr(_prefetcher, "login_prefix", lambda: ("env", "LEFT=the-login"))
+    read(image, [(0, 5 * MIB)] * 40000, guest, waited_for=False)
+    (reader,) = readers(image)
+    with open(f"/proc/{reader}/environ", "rb") as environment:
+        assert b"LEFT=the-login" in environment.read().split(b"\0")
+    os.kill(guest.pid, 9)
+    os.waitpid(guest.pid, 0)
+    wait_for_no_readers(image)
+
+
+def test_a_reader_that_is_waited_for_needs_not_outlive_the_login(image, guest, monkeypatch):
+    monkeypatch.setattr(_prefetcher, "login_prefix", lambda: ("false",))
+    assert read(image, [(0, MIB)], guest).ended == "complete"
+
+
+@pytest.mark.parametrize(
+    ("user_id", "managers", "words"),
+    [
+        (0, ["system"], ("systemd-run", "--scope")),
+        (0, ["user-0", "user-1000"], ()),
+        (1000, ["user-1000"], ("systemd-run", "--user")),
+        (1000, ["system", "user-0"], ()),
+    ],
+)
+def test_the_login_is_left_through_the_manager_of_this_user(
+    tmp_path, monkeypatch, user_id, managers, words
+):
+    for name in managers:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(_launch, "_SYSTEM_MANAGER", str(tmp_path / "system"))
+    monkeypatch.setattr(_launch, "_USER_MANAGER", str(tmp_path / "user-{}"))
+    monkeypatch.setattr(os, "geteuid", lambda: user_id)
+    assert login_prefix()[:2] == words

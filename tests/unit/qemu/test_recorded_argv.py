@@ -20,6 +20,10 @@ from hypothesis import strategies as st
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._argv import incoming_argv
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._command_line import options_of
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._mapped_argv import (
+    ImageBlock,
+    map_ram,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._recorded_argv import (
     Relaunch,
     relaunch,
@@ -256,6 +260,72 @@ def test_a_new_root_directory_needs_root(words: str) -> None:
 )
 def test_only_the_last_pidfile_stays(recorded: str, expected: str) -> None:
     becomes(recorded, expected)
+
+
+# RAM that was a private mapping of an image.
+
+IMAGE = "/store/a.save"
+VIEW = f"mem-path={IMAGE},offset=1048576,share=off,readonly=on,rom=off"
+PC_RAM = (ImageBlock("pc.ram", 64 << 20, 4096, 1 << 20),)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        (
+            f"-object memory-backend-file,id=m,size=64M,{VIEW} -machine memory-backend=m",
+            "-object memory-backend-ram,id=m,size=64M -machine memory-backend=m",
+        ),
+        (
+            f"-object memory-backend-file,id=a,size=1G,{VIEW} -numa node,memdev=a -S "
+            f"--object memory-backend-file,id=b,size=1G,{VIEW} -device pc-dimm,memdev=b",
+            "-object memory-backend-ram,id=a,size=1G -numa node,memdev=a -S "
+            "--object memory-backend-ram,id=b,size=1G -device pc-dimm,memdev=b",
+        ),
+        (
+            """-object '{"qom-type": "memory-backend-file", "id": "m", "size": 67108864, """
+            """"mem-path": "/i", "offset": 4096, "readonly": true, "rom": "off"}'""",
+            """-object '{"id": "m", "size": 67108864, "qom-type": "memory-backend-ram"}'""",
+        ),
+    ],
+)
+def test_ram_that_was_mapped_is_plain_again(recorded: str, expected: str) -> None:
+    result = rewritten(*PINNED, *shlex.split(recorded))
+    assert list(result.argv) == [PROGRAM, *PINNED, *shlex.split(expected)]
+    assert result.changes
+    assert rewritten(*result.argv[1:]).changes == ()
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "-object memory-backend-file,id=m,size=64M,mem-path=/dev/shm/ram,share=on",
+        "-object memory-backend-file,id=m,size=64M,mem-path=/dev/hugepages",
+        "-object memory-backend-file,id=m,size=64M,mem-path=/rom,readonly=on,rom=on",
+        "-object memory-backend-file,id=m,size=64M,mem-path=/pmem,readonly=on,share=on",
+        "-object memory-backend-memfd,id=m,size=64M,share=on",
+        "-mem-path /dev/hugepages",
+    ],
+)
+def test_memory_that_is_a_file_for_another_reason_stays_one(same: str) -> None:
+    becomes(same, same)
+
+
+def test_the_sentence_names_the_backend_and_not_the_image() -> None:
+    result = rewritten(*PINNED, "-object", f"memory-backend-file,id=m,size=64M,{VIEW}")
+    assert result.changes == ("Made memory backend m plain RAM: it was a mapping.",)
+
+
+@pytest.mark.parametrize("words", [["-m", "64"], ["-M", "q35", "-m", "64"], [*PINNED, "-m", "64"]])
+def test_a_guest_that_is_saved_and_mapped_again_and_again_keeps_one_command_line(
+    words: list[str],
+) -> None:
+    first = map_ram(rewritten(*words).argv, IMAGE, PC_RAM, host_page_bytes=4096)
+    plain = rewritten(*first.argv[1:])
+    second = map_ram(plain.argv, IMAGE, PC_RAM, host_page_bytes=4096)
+    assert rewritten(*second.argv[1:]).argv == plain.argv
+    assert not any(IMAGE in word for word in plain.argv)
+    assert sum(IMAGE in word for word in second.argv) == 1
 
 
 # Inherited file descriptors.

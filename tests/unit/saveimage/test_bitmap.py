@@ -66,6 +66,36 @@ def test_the_first_present_page_of_a_range_is_found(pages, data):
     assert found == expected
 
 
+@given(page_sets(), st.data())
+def test_the_first_absent_page_of_a_range_is_found(pages, data):
+    page_count, present = pages
+    start = data.draw(st.integers(0, page_count))
+    end = data.draw(st.integers(start, page_count))
+    expected = min((page for page in range(start, end) if page not in present), default=None)
+    found = Bitmap(bits(page_count, present), page_count).first_absent(start, end)
+    assert found == expected
+
+
+@given(page_sets())
+def test_the_last_page_of_either_kind_is_found(pages):
+    page_count, present = pages
+    found = Bitmap(bits(page_count, present), page_count)
+    assert found.last_present() == max(present, default=None)
+    assert found.last_absent() == max(set(range(page_count)) - present, default=None)
+
+
+@pytest.mark.parametrize("page_count", [1, 7, 8, 9, 63, 64, 65, 128])
+def test_bits_of_the_last_word_behind_the_blocks_end_are_no_pages(page_count):
+    everything = Bitmap(bits(page_count, range(page_count)), page_count)
+    assert everything.first_absent(0, page_count) is None
+    assert everything.last_absent() is None
+    assert everything.last_present() == page_count - 1
+    nothing = Bitmap(bits(page_count, ()), page_count)
+    assert nothing.first_absent(0, page_count) == 0
+    assert nothing.last_absent() == page_count - 1
+    assert nothing.last_present() is None
+
+
 def test_the_two_byte_orders_are_as_the_hosts_write_them():
     # Page 0 on a little-endian host is bit 0 of byte 0, on s390x bit 0 of byte 7.
     assert bits(65, [0, 8], "little").hex() == "0101000000000000" + "00" * 8

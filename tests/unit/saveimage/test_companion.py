@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -75,14 +76,56 @@ def test_it_occupies_what_is_not_mapped_alone(image):
     assert without < 40 * PAGE
 
 
-def test_an_image_that_cannot_be_read_leaves_nothing_open(image):
+def test_it_is_as_long_as_the_image_where_that_ends_in_a_hole(image):
+    blocks, size = blocks_of(image).head.ram_blocks, image.stat().st_size + PAGE
+    os.truncate(image, size)
+    with image.open("rb") as file:
+        fd = build_companion(file.fileno(), blocks, {"pc.ram"}, 0)
+    assert os.fstat(fd).st_size == size
+    os.close(fd)
+
+
+def test_the_image_is_left_as_it_is(image):
+    before = image.read_bytes()
+    companion_of(image, "pc.ram", "far")
+    assert image.read_bytes() == before
+
+
+def test_an_image_that_is_cut_while_it_is_read_ends_the_companions_data(image, monkeypatch):
     blocks = blocks_of(image).head.ram_blocks
-    before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="Is a directory"):
-        directory = os.open(image.parent, os.O_RDONLY)
-        try:
-            build_companion(directory, (), set(), 0)
-        finally:
-            os.close(directory)
-    assert blocks
-    assert set(os.listdir("/proc/self/fd")) == before
+    reads: list[object] = []
+
+    def nothing_left(*arguments):
+        assert len(reads) < 1000, "it never ends"
+        reads.append(arguments)
+        return b""
+
+    with image.open("rb") as file:
+        monkeypatch.setattr(os, "pread", nothing_left)
+        fd = build_companion(file.fileno(), blocks, {"pc.ram"}, 0)
+    monkeypatch.undo()
+    assert os.fstat(fd).st_size == image.stat().st_size
+    os.close(fd)
+
+
+@pytest.mark.parametrize("call", ["pread", "pwrite", "ftruncate"])
+def test_a_companion_that_cannot_be_written_is_closed(image, monkeypatch, call):
+    blocks = blocks_of(image).head.ram_blocks
+
+    def fail(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with image.open("rb") as file:
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            build_companion(file.fileno(), blocks, {"pc.ram"}, 0)
+        monkeypatch.undo()
+        assert os.listdir("/proc/self/fd") == before
+
+
+def test_programs_that_are_started_meanwhile_do_not_inherit_it(image):
+    with image.open("rb") as file:
+        fd = build_companion(file.fileno(), blocks_of(image).head.ram_blocks, {"pc.ram"}, 0)
+    assert os.get_inheritable(fd) is False
+    os.close(fd)

@@ -1,28 +1,30 @@
 # Copyright (c) 2026, the vmfleet.suspend authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Extents, and pages that a file holds although they are marked absent."""
+"""Pages that a file holds although they are marked absent."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._bitmap import Bitmap
-from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._extents import (
-    data_extents,
-    holes,
-)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._stale_pages import (
     first_stale_page,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._stream import RamBlock
-from ansible_collections.vmfleet.suspend.tests.support.images import PAGE, Block, bitmap
+from ansible_collections.vmfleet.suspend.tests.support.images import (
+    MIB,
+    PAGE,
+    Block,
+    bitmap,
+)
 
 PAGES = 2048
-OFFSET = 1 << 20
+OFFSET = MIB
 BLOCK = RamBlock("pc.ram", PAGES * PAGE, PAGE, 4096, PAGES // 8, OFFSET)
 
 
@@ -80,18 +82,64 @@ def test_it_is_the_first_absent_page_that_is_not_zero(tmp_path_factory, filled, 
     assert stale(tmp_path_factory.mktemp("stale") / "f", written, present) == expected
 
 
-@given(
-    st.sets(st.integers(0, 40), max_size=8), st.integers(0, 41 * 65536), st.integers(0, 41 * 65536)
+@pytest.mark.parametrize("page_bytes", [4096, 16384, 65536])
+def test_pages_have_the_size_that_the_stream_tells(tmp_path, page_bytes):
+    count = 4 * MIB // page_bytes
+    block = RamBlock("pc.ram", 4 * MIB, page_bytes, 4096, 64, OFFSET)
+    mark = Bitmap(bitmap(Block(page_count=count, pages={0: b"", 2: b""}), "little"), count)
+    with (tmp_path / "f").open("w+b") as file:
+        file.truncate(OFFSET + 4 * MIB)
+        os.pwrite(file.fileno(), b"x" * page_bytes, OFFSET + 2 * page_bytes)
+        assert first_stale_page(file.fileno(), block, mark) is None
+        os.pwrite(file.fileno(), b"x", OFFSET + 6 * page_bytes - 1)
+        assert first_stale_page(file.fileno(), block, mark) == 5
+
+
+@pytest.mark.parametrize(
+    "page",
+    [0, 255, 256, 257, 32766, 32767, 32768, 32769, 65535, 65536, 65537, 98302, 98303],
+    ids=str,
 )
-def test_extents_and_holes_tile_a_range(tmp_path_factory, written, one, other):
-    start, end = sorted((one, other))
-    with (tmp_path_factory.mktemp("tiles") / "f").open("w+b") as file:
-        file.truncate(41 * 65536)
-        for piece in written:
-            os.pwrite(file.fileno(), b"x" * 65536, piece * 65536)
-        found = [*data_extents(file.fileno(), start, end), *holes(file.fileno(), start, end)]
-    position = start
-    for piece_start, piece_end in sorted(found):
-        assert piece_start == position
-        position = piece_end
-    assert position == end
+def test_a_stale_page_is_found_wherever_the_search_is_cut_into_pieces(tmp_path, page):
+    pages = 98304
+    block = RamBlock("pc.ram", pages * PAGE, PAGE, 4096, pages // 8, OFFSET)
+    with (tmp_path / "f").open("w+b") as file:
+        file.truncate(OFFSET + pages * PAGE)
+        first = max(page - 700, 0)  # zeros that are written out around it are one extent with it
+        os.pwrite(file.fileno(), bytes(min(1400, pages - first) * PAGE), OFFSET + first * PAGE)
+        os.pwrite(file.fileno(), b"x", OFFSET + page * PAGE + 17)
+        nothing = Bitmap(bytes(pages // 8), pages)
+        assert first_stale_page(file.fileno(), block, nothing) == page
+        itself = Bitmap(bitmap(Block(page_count=pages, pages={page: b""}), "little"), pages)
+        assert first_stale_page(file.fileno(), block, itself) is None
+
+
+def test_what_the_image_holds_or_has_as_a_hole_is_not_read(tmp_path, monkeypatch):
+    read = []
+    pread = os.pread
+
+    def noted(fd, length, offset):
+        read.append(((offset - OFFSET) // PAGE, length // PAGE))
+        return pread(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", noted)
+    written = {page: bytes(PAGE) for page in (*range(64, 128), *range(512, 528))}
+    stale(tmp_path / "f", written, set(range(64, 112)))
+    assert read == [(112, 16), (512, 16)]
+
+
+def test_a_file_that_is_cut_meanwhile_has_no_old_content(tmp_path, monkeypatch):
+    reads: list[object] = []
+
+    def nothing_left(*arguments):
+        assert len(reads) < 1000, "it never ends"
+        reads.append(arguments)
+        return b""
+
+    monkeypatch.setattr(os, "pread", nothing_left)
+    assert stale(tmp_path / "f", {3: b"x"}, set()) is None
+
+
+def test_a_sequential_stream_has_no_pages_to_look_at(tmp_path):
+    with (tmp_path / "f").open("w+b") as file, pytest.raises(ValueError, match=r"pc\.ram has no"):
+        first_stale_page(file.fileno(), RamBlock("pc.ram", PAGE), marks(()))
