@@ -93,13 +93,14 @@ def parts_of(text: str) -> list[str]:
 
 
 def keys_of(text: str, implied: str) -> dict[str, str]:
-    """Read ``value,key=value,flag``: commas doubled inside values, the first key implied, a bare
-    word is on and one with ``no`` in front is off (QEMU util/qemu-option.c)."""
+    """Read ``value,key=value,flag``: commas doubled inside values, the first key implied where the
+    option has such a key, a bare word is on and one with ``no`` in front is off (QEMU
+    util/qemu-option.c)."""
     keys: dict[str, str] = {}
     parts = [part.replace(",,", ",") for part in parts_of(text)]
     for index, part in enumerate(parts):
         key, equals, value = part.partition("=")
-        if index == 0 and (not equals or implied == "path"):
+        if index == 0 and implied and (not equals or implied == "path"):
             keys[implied] = part
         elif equals:
             keys[key] = value

@@ -31,6 +31,17 @@ _CANONICAL = "x-use-canonical-path-for-ramblock-id"
 NEEDED_PROPERTIES = ("mem-path", "offset", "readonly", "rom", "share", "size", _CANONICAL)
 # Of memfd; a file has none of them.
 _NOT_OF_FILES = ("hugetlb", "hugetlbsize", "prealloc", "seal")
+# And what plain RAM has none of.
+_ONLY_OF_FILES = (
+    "align",
+    "discard-data",
+    "mem-path",
+    "offset",
+    "pmem",
+    "readonly",
+    "rom",
+    "share",
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,16 @@ class _Mapping:
         if not own:
             self.problems.append("the image has no RAM block that is the machine's own")
             return ()
-        block = max(own, key=lambda one: one.length_bytes)
+        largest = max(one.length_bytes for one in own)
+        found = [one for one in own if one.length_bytes == largest]
+        if len(found) > 1:  # beside flash of the same size
+            found = [one for one in found if one.name.endswith("ram")]
+        if len(found) != 1:
+            self.problems.append(
+                f"which of the RAM blocks of {largest} bytes is the machine's own cannot be told"
+            )
+            return ()
+        block = found[0]
         self._map(block)
         size = {"qom-type": _RAM, "id": block.name, "size": str(block.length_bytes)}
         value = ",".join([size.pop("qom-type"), *(f"{key}={word}" for key, word in size.items())])
@@ -191,7 +211,7 @@ def plain_again(options: t.Iterable[Option], changes: list[str]) -> list[Option]
         value = option.value or ""
         keys = flat_keys(value, "qom-type") if option.name == "object" else {}
         if keys.get("qom-type") == _FILE and _is_private_view(keys):
-            drop = ("mem-path", "offset", "share", "readonly", "rom", "align")
+            drop = _ONLY_OF_FILES
             value = edited(value, "qom-type", drop=drop, put={"qom-type": _RAM})
             changes.append(f"Made memory backend {keys.get('id', '')} plain RAM: it was a mapping.")
             option = with_value(option, value)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ._command_line import Option
+from ._command_line import Option, json_of
 from ._option_value import flat_keys, is_on
 
 _PINS = "it pins all of the guest's RAM, which would read the whole image at once"
 _SHARES = "another process works in the guest's RAM"
+_HYPERVISOR = "the hypervisor has the guest's RAM"
 _GIVES_BACK = "it gives RAM back page by page, which a mapped file does not take"
 # Devices, by the beginning of their type.
 _DEVICES: t.Mapping[str, str] = {
@@ -39,20 +40,20 @@ _DRIVERS: t.Mapping[str, str] = {
 }
 _CONFIDENTIAL = ("confidential-guest-support", "memory-encryption")
 _BALLOON = "virtio-balloon"
+_JSON = "json:"
 _OFF = ("off", "no", "false", "n")
 
 
 def obstacles(options: t.Iterable[Option]) -> t.Iterator[str]:
     """Each in words, without quoting values that may hold secrets."""
     for option in options:
-        if option.value is None:
-            if option.name == "mem-prealloc":
-                yield "-mem-prealloc asks for all of it at the start"
-            continue
+        if option.name == "mem-prealloc":
+            yield "-mem-prealloc asks for all of it at the start"
         look = _LOOKS.get(option.name or "")
-        reason = look(option.value) if look is not None else None
+        value = option.words[0] if option.name is None else option.value
+        reason = look(value) if look is not None and value is not None else None
         if reason is not None:
-            yield f"-{option.name} {reason}"
+            yield f"-{option.name} {reason}" if option.name else f"the first disk, {reason}"
 
 
 def cannot_shrink(options: t.Iterable[Option]) -> bool:
@@ -100,18 +101,33 @@ def _object(value: str) -> str | None:
 
 
 def _disk(value: str) -> str | None:
-    for key, word in flat_keys(value, "file").items():
+    return next(_drivers(flat_keys(value, "file")), None)
+
+
+def _disk_file(value: str) -> str | None:
+    """Of an option whose value is nothing but a file name, commas and all."""
+    return next(_drivers({"file": value}), None)
+
+
+def _drivers(keys: t.Mapping[str, str]) -> t.Iterator[str]:
+    for key, word in keys.items():
+        if word.startswith(_JSON):  # a file name may be a whole description
+            if json_of(word[len(_JSON) :]) is not None:
+                yield from _drivers(flat_keys(word[len(_JSON) :], ""))
+            continue
         names_driver = key == "driver" or key.endswith(".driver")
         kind = "nvme" if word.startswith("nvme://") else word if names_driver else ""
         if kind in _DRIVERS:
-            return f"{kind}: {_DRIVERS[kind]}"
-    return None
+            yield f"{kind}: {_DRIVERS[kind]}"
 
 
 def _machine(value: str) -> str | None:
     keys = flat_keys(value, "type")
     if any(key in keys for key in _CONFIDENTIAL):
         return "encrypts the guest's RAM"
+    # Accelerators are tried in turn.
+    if "xen" in keys.get("accel", "").split(":") or keys.get("type", "").startswith("xen"):
+        return f"xen: {_HYPERVISOR}"
     return None
 
 
@@ -122,11 +138,15 @@ def _overcommit(value: str) -> str | None:
 
 def _accelerator(value: str) -> str | None:
     kind = flat_keys(value, "accel").get("accel", "")
-    return f"{kind}: the hypervisor has the guest's RAM" if kind == "xen" else None
+    return f"{kind}: {_HYPERVISOR}" if kind == "xen" else None
 
 
 def _memory_path(_value: str) -> str:
     return "puts it into files already"
+
+
+def _configuration(_value: str) -> str:
+    return "may bring along anything: its file is not looked at"
 
 
 def _by_beginning(kind: str, table: t.Mapping[str, str]) -> str | None:
@@ -138,14 +158,27 @@ def _by_beginning(kind: str, table: t.Mapping[str, str]) -> str | None:
 
 _LOOKS: t.Mapping[str, t.Callable[[str], str | None]] = {
     "M": _machine,
+    "": _disk_file,
     "accel": _accelerator,
     "blockdev": _disk,
+    "cdrom": _disk_file,
     "device": _device,
     "drive": _disk,
+    "fda": _disk_file,
+    "fdb": _disk_file,
+    "hda": _disk_file,
+    "hdb": _disk_file,
+    "hdc": _disk_file,
+    "hdd": _disk_file,
     "machine": _machine,
     "mem-path": _memory_path,
+    "mtdblock": _disk_file,
     "net": _network,
     "netdev": _network,
+    "nic": _network,
     "object": _object,
     "overcommit": _overcommit,
+    "pflash": _disk_file,
+    "readconfig": _configuration,
+    "sd": _disk_file,
 }

@@ -41,6 +41,7 @@ if not waited_for:
     if os.fork():
         os._exit(0)
     os.setsid()
+    os.chdir("/")
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
@@ -82,7 +83,10 @@ def read_all():
                 if not waited_for and now - began > wanted["most_seconds"]:
                     return "it took too long"
             size = min(CHUNK, start + length - position)
-            done += os.preadv(image, [memoryview(buffer)[:size]], position)
+            got = os.preadv(image, [memoryview(buffer)[:size]], position)
+            done += got
+            if got < size:
+                return "the image is shorter than it was"
             took = time.monotonic() - now
             if not waited_for:
                 time.sleep(took)

@@ -61,5 +61,4 @@ def _copy(source: int, target: int, start_bytes: int, end_bytes: int) -> None:
             chunk = os.pread(source, min(_CHUNK_BYTES, end - position), position)
             if not chunk:
                 return  # the file ended: the load will say where
-            os.pwrite(target, chunk, position)
-            position += len(chunk)
+            position += os.pwrite(target, chunk, position)

@@ -37,7 +37,5 @@ def sample_pages(
         near, hole = bitmap.first_present(start, end), bitmap.first_absent(start, end)
         present |= {near} if near is not None else set()
         absent |= {hole} if hole is not None else set()
-    for page in (0, page_count - 1):
-        (present if bitmap.first_present(page, page + 1) is not None else absent).add(page)
     found = [SampledPage(page, True) for page in present]
     return tuple(sorted([*found, *(SampledPage(page, False) for page in absent)]))

@@ -4,9 +4,10 @@
 # Private to the collection: no stable interface.
 """Read-only files: how an image is kept from changing while a guest runs from it.
 
-The immutable attribute binds everybody, root included: no write, no truncation, no removal
-(ioctl_iflags(2)). Where it cannot be had (another user than root, a filesystem without it), the
-permission bits at least stop those who are not root.
+The immutable attribute binds everybody, root included: no open for writing, no truncation by
+name, no removal (ioctl_iflags(2)). On some filesystems, a descriptor that was open for writing
+before can still write. Where the attribute cannot be had (another user than root, a filesystem
+without it), the permission bits at least stop those who are not root.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ MODE = "mode"
 
 
 def _flags(fd: int) -> int:
-    flags = array.array("L", [0])
+    flags = array.array("I", [0, 0])
     fcntl.ioctl(fd, _GET_FLAGS, flags)
     return flags[0]
 
 
 def _set_flags(fd: int, flags: int) -> None:
-    fcntl.ioctl(fd, _SET_FLAGS, array.array("L", [flags]))
+    fcntl.ioctl(fd, _SET_FLAGS, array.array("I", [flags, 0]))
 
 
 def protection(fd: int) -> str | None:
@@ -74,7 +75,7 @@ def lift(fd: int, path: str) -> None:
 @contextlib.contextmanager
 def replaceable(path: str) -> t.Iterator[None]:
     """While this lasts, the file that has this name may be renamed over or removed: who has it
-    mapped keeps the very file. One that still is there when that fails is protected again.
+    mapped keeps the very file. One that still has a name afterwards is protected again.
 
     Nothing happens where nothing is there. Raises `StoreError`.
     """
@@ -89,9 +90,9 @@ def replaceable(path: str) -> t.Iterator[None]:
             lift(fd, path)
         try:
             yield
-        except BaseException:
-            if protected:
+        finally:
+            # Still there by this name after a failure, or by another one that is a link to it.
+            if protected and os.fstat(fd).st_nlink:
                 protect(fd, path)
-            raise
     finally:
         os.close(fd)

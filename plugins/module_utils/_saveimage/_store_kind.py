@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import typing as t
 
 # Filesystem types of /proc/self/mountinfo that are served by another host or by a process.
@@ -30,7 +31,7 @@ _REMOTE = frozenset(
         "nfs",
         "nfs4",
         "ocfs2",
-        "orangefs",
+        "pvfs2",  # OrangeFS
         "smb3",
         "smbfs",
         "virtiofs",
@@ -44,6 +45,7 @@ _REMOTE_DEVICES = ("nbd", "rbd")
 _REMOTE_BUSES = ("/session", "/nvme-fabrics/")  # iSCSI; NVMe over TCP or RDMA
 _USB = "/usb"
 _SYS = "/sys/dev/block"
+_NVME_CONTROLLER = re.compile(r"nvme\d+$")
 
 
 class Mount(t.NamedTuple):
@@ -111,6 +113,8 @@ def _disks(number: str) -> t.Iterator[str]:
     if not os.path.exists(link):
         return
     device = os.path.realpath(link)
+    if os.path.exists(os.path.join(device, "partition")):
+        device = os.path.dirname(device)
     below = os.path.join(device, "slaves")
     slaves = os.listdir(below) if os.path.isdir(below) else []
     for slave in slaves:
@@ -118,9 +122,13 @@ def _disks(number: str) -> t.Iterator[str]:
             yield from _disks(found.read().strip())
     if slaves:
         return
-    if os.path.exists(os.path.join(device, "partition")):
-        device = os.path.dirname(device)
     yield device + (" (removable)" if _is_removable(device) else "")
+    # The one disk of an NVMe subsystem tells nothing of the controllers that it is reached by.
+    subsystem, name = os.path.split(device)
+    if os.path.basename(subsystem).startswith("nvme-subsys"):
+        for entry in os.listdir(subsystem):
+            if _NVME_CONTROLLER.match(entry):
+                yield os.path.join(os.path.realpath(os.path.join(subsystem, entry)), name)
 
 
 def _is_removable(device: str) -> bool:

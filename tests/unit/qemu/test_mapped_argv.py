@@ -231,6 +231,27 @@ def test_what_does_not_fit_is_refused_with_the_reason(words, blocks, reason):
         mapped(*words, blocks=blocks)
 
 
+def test_beside_flash_of_its_size_the_machines_ram_is_known_by_its_name():
+    blocks = (block("virt.flash0"), block("virt.flash1"), block("mach-virt.ram"))
+    assert [one.name for one in mapped("-m", "64", blocks=blocks).blocks] == ["mach-virt.ram"]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a.ram", "b.ram")])
+def test_which_block_is_the_machines_ram_is_never_guessed(names):
+    with pytest.raises(Refused, match="of 67108864 bytes is the machine's own cannot be told"):
+        mapped("-m", "64", blocks=tuple(map(block, names)))
+
+
+def test_a_template_that_ram_began_with_leaves_nothing_behind_that_plain_ram_has_not():
+    value = (
+        "memory-backend-file,id=m,size=64M,mem-path=/t,readonly=on,rom=off,pmem=off,"
+        "discard-data=off,align=2M,offset=0,dump=off"
+    )
+    changes: list[str] = []
+    (option,) = plain_again(options_of(["-object", value]), changes)
+    assert option.value == "memory-backend-ram,id=m,size=64M,dump=off"
+
+
 def test_a_host_with_larger_pages_needs_offsets_that_fit_them():
     assert mapped("-m", "64", page=64 << 10).blocks == (RAM,)
     with pytest.raises(Refused, match="pages of 65536 bytes do not fit"):

@@ -63,6 +63,20 @@ GIVES_BACK = "it gives RAM back page by page"
         ("-overcommit cpu-pm=on,mem-lock=yes", f"mem-lock=yes: {PINS}"),
         ("-overcommit mem-lock=on-fault,cpu-pm=on", f"mem-lock=on-fault: {PINS}"),
         ("-accel xen", "xen: the hypervisor has the guest's RAM"),
+        ("-nic vhost-user,chardev=c", f"vhost-user: {SHARES}"),
+        ("-nic vhost-vdpa,vhostdev=/dev/v", f"vhost-vdpa: {PINS}"),
+        ('-drive file=json:{"driver":"nvme",,"device":"x"},if=none', f"nvme: {PINS}"),
+        (
+            '-hda json:{"driver":"raw","file":{"driver":"nvme","device":"x"}}',
+            f"nvme: {PINS}",
+        ),
+        ("-hdb nvme://0000:01:00.0/1", f"nvme: {PINS}"),
+        ("-cdrom nvme://0000:01:00.0/1", f"nvme: {PINS}"),
+        ("-overcommit mem-lock", f"mem-lock=on: {PINS}"),
+        ("-machine pc,accel=xen", "xen: the hypervisor has the guest's RAM"),
+        ("-machine pc,accel=kvm:xen", "xen: the hypervisor has the guest's RAM"),
+        ("-M xenfv", "xen: the hypervisor has the guest's RAM"),
+        ("-readconfig /etc/vm.cfg", "may bring along anything"),
         ("-mem-path /dev/hugepages", "puts it into files already"),
         ("-mem-prealloc", "asks for all of it at the start"),
     ],
@@ -71,6 +85,11 @@ def test_each_of_these_keeps_ram_from_being_mapped_and_says_why(words, why):
     option, _space, value = words.partition(" ")
     (reason,) = obstacles(options_of([option, *([value] if value else [])]))
     assert reason.startswith(f"{option.replace('--', '-')} {why}")
+
+
+def test_a_word_without_a_dash_is_the_first_disk():
+    (reason,) = obstacles(options_of(["-m", "64", "nvme://0000:01:00.0/1"]))
+    assert reason.startswith(f"the first disk, nvme: {PINS}")
 
 
 def test_every_obstacle_is_told_in_order_and_no_value_that_may_be_secret():
@@ -105,6 +124,11 @@ def test_every_obstacle_is_told_in_order_and_no_value_that_may_be_secret():
         "-netdev user,id=vhost-user",
         "-object memory-backend-memfd,id=vfio-pci,size=64M",
         "-append -mem-prealloc",
+        "-hda /srv/a,driver=nvme.img",
+        "-hda json:nonsense",
+        "-nic user,model=virtio",
+        "-machine pc,accel=kvm:tcg",
+        "/srv/nvme.img",
         "-name vfio-pci",
         "-accel kvm",
     ],

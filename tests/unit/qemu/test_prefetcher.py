@@ -60,6 +60,11 @@ def test_what_was_asked_for_is_read_to_its_end(image, guest):
     assert found.seconds is not None
 
 
+def test_a_file_that_became_shorter_is_told(image, guest):
+    found = read(image, [(4 * MIB, 4 * MIB)], guest)
+    assert (found.read_bytes, found.ended) == (MIB, "the image is shorter than it was")
+
+
 def test_nothing_to_read_is_complete_at_once(image, guest):
     found = read(image, [], guest)
     assert (found.read_bytes, found.ended) == (0, "complete")

@@ -124,6 +124,14 @@ def test_a_companion_that_cannot_be_written_is_closed(image, monkeypatch, call):
         assert os.listdir("/proc/self/fd") == before
 
 
+def test_what_a_short_write_left_is_written_too(image, monkeypatch):
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:1000], at))
+    structure, found, _allocated = companion_of(image)
+    offset = structure.prefix.header.data_offset_bytes
+    assert found[offset:] == image.read_bytes()[offset:]
+
+
 def test_programs_that_are_started_meanwhile_do_not_inherit_it(image):
     with image.open("rb") as file:
         fd = build_companion(file.fileno(), blocks_of(image).head.ram_blocks, {"pc.ram"}, 0)

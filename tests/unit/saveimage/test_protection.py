@@ -205,6 +205,15 @@ def test_a_name_can_be_given_to_another_file_while_the_old_one_stays_mapped(path
     path.write_bytes(b"the new one is not protected")
 
 
+def test_a_file_that_has_another_name_left_is_protected_again(path, fd):
+    need_attribute(fd)
+    path.with_name("link").hardlink_to(path)
+    protect(fd, str(path))
+    with replaceable(str(path)):
+        path.unlink()
+    assert is_immutable(fd)
+
+
 @pytest.mark.usefixtures("immutable")
 def test_a_name_can_be_removed_while_the_file_stays_mapped(path, fd):
     with replaceable(str(path)):

@@ -92,6 +92,7 @@ def test_these_stay(kind, devices):
         ("ceph", [], "of type ceph"),
         ("9p", [], "of type 9p"),
         ("virtiofs", [], "of type virtiofs"),
+        ("pvfs2", [], "of type pvfs2"),
         ("gfs2", [SCSI], "of type gfs2"),
         ("ocfs2", [SCSI], "of type ocfs2"),
         ("lustre", [], "of type lustre"),
@@ -200,6 +201,31 @@ def test_a_disk_is_known_by_its_place_from_its_partitions_too(
     for number in ("8:0", "8:1"):
         # The source's own number does not count: it may be a link, or of another container.
         assert unsteady_on(monkeypatch, Mount("ext4", "/dev/null", number)) == reason
+
+
+def test_a_partition_of_an_array_is_known_by_the_arrays_disks(sysfs, monkeypatch):
+    member = sysfs("8:16", SDB)
+    array = sysfs("9:0", "virtual/block/md0", slaves=[member])
+    sysfs("259:0", "md0p1", partition_of=array)
+    reason = unsteady_on(monkeypatch, Mount("ext4", "/dev/md0p1", "259:0"))
+    assert reason == "it lies on sdb, a disk that can be taken out"
+
+
+@pytest.mark.parametrize(
+    ("controller", "reason"),
+    [
+        ("pci0000:00/0000:01:00.0/nvme/nvme0", None),
+        ("virtual/nvme-fabrics/ctl/nvme0", "it lies on nvme0n1, a disk behind a network"),
+    ],
+)
+def test_a_disk_of_an_nvme_subsystem_is_known_by_its_controllers(
+    sysfs, tmp_path, monkeypatch, controller, reason
+):
+    place = tmp_path / "devices" / controller
+    place.mkdir(parents=True)
+    disk = sysfs("259:1", "virtual/nvme-subsystem/nvme-subsys0/nvme0n1")
+    (disk.parent / "nvme0").symlink_to(place)
+    assert unsteady_on(monkeypatch, Mount("xfs", "/dev/nvme0n1", "259:1")) == reason
 
 
 def test_every_disk_below_a_volume_counts(sysfs, monkeypatch):
