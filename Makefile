@@ -16,9 +16,11 @@ demo: setup ## save a real guest, look at the image, bring it back; the guest ch
 	@tools/shell.sh ansible-playbook vmfleet.suspend.demo
 
 test: lint sanity ## lint, ansible-test sanity, unit and integration tests
+	@tools/setup.sh libvirt
 	@tools/shell.sh pytest
 
 test-full: lint sanity ## the same with every cell of the matrices
+	@tools/setup.sh libvirt
 	@tools/shell.sh pytest --full
 
 lint: setup ## everything that only reads the tree: style, types, layers, documentation, packaging
@@ -31,6 +33,7 @@ unit: setup ## unit tests only
 	@tools/shell.sh pytest tests/unit
 
 integration: setup ## tests on real guests only
+	@tools/setup.sh libvirt
 	@tools/shell.sh pytest tests/integration
 
 bench: setup ## measure, libvirt beside it; prints figures, judges none

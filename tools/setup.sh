@@ -5,8 +5,8 @@
 #
 # Make this checkout ready to run: system packages where some are missing, the Python
 # environment, the collection's import path. Quick and silent when everything is there.
-# Called by every target of the Makefile; run from the checkout. With the word libvirt, also for what
-# is compared with libvirt.
+# Called by every target of the Makefile; run from the checkout. With the word libvirt, also for
+# what works with libvirt or is compared with it.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,6 +18,9 @@ umask 022
 . tools/setup/environments.sh
 
 install_missing_packages
-if [ "${1:-}" = libvirt ]; then install_missing_libvirt; fi
 make_main_environment
+if [ "${1:-}" = libvirt ]; then
+    install_missing_libvirt
+    make_libvirt_binding
+fi
 link_collection

@@ -31,10 +31,22 @@ options:
       - V(0) means no limit.
     type: int
     default: 0
+  domain:
+    description:
+      - Name or UUID of a libvirt domain, in place of a monitor. libvirt then runs, saves and ends
+        its QEMU, and this module sees to the rest.
+      - Options that only QEMU's own monitor can serve are refused with it, by name.
+    type: str
+  uri:
+    description: The libvirt daemon of O(domain), on this host.
+    type: str
+    default: qemu:///system
 requirements:
   - QEMU >= 9.1 (9.0 without O(bypass_cache))
   - Python >= 3.8
-  - qemu.qmp >= 0.0.3 (Python library, on the managed host)
+  - qemu.qmp >= 0.0.3 (Python library, on the managed host), without O(domain)
+  - libvirt-python (Python library, on the managed host), with O(domain); before its 12.1, virsh
+    does what needs parallel channels
 notes:
   - A QMP socket serves one client at a time. Give QEMU a C(-qmp) socket of its own for this
     collection where another program holds the first one.

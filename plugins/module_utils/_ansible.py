@@ -14,12 +14,18 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ._errors import Refused, VmfleetError
+from ._libvirt._connection import LIBVIRT_IMPORT_ERROR
 from ._qemu._monitor import QMP_IMPORT_ERROR, QMP_MINIMUM_VERSION
 
 TRANSFER_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
     parallel_channels=dict(type="int"),
     bypass_cache=dict(type="bool"),
     timeout=dict(type="int", default=0),
+)
+
+DOMAIN_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
+    domain=dict(type="str"),
+    uri=dict(type="str", default="qemu:///system"),
 )
 
 _Result = t.TypeVar("_Result")
@@ -39,6 +45,33 @@ def require_qmp(module: AnsibleModule) -> None:
                 "environment and set ansible_python_interpreter to its python",
             ),
             exception=QMP_IMPORT_ERROR,
+        )
+
+
+def require_libvirt(module: AnsibleModule) -> None:
+    """Fail with the fix when the libvirt binding is missing from the module's Python."""
+    if LIBVIRT_IMPORT_ERROR is not None:
+        module.fail_json(
+            msg=missing_required_lib(
+                "libvirt-python",
+                reason="to talk to libvirt. Install the distribution's package (python3-libvirt) "
+                "and set ansible_python_interpreter to a Python that sees it",
+            ),
+            exception=LIBVIRT_IMPORT_ERROR,
+        )
+
+
+def refuse_with_domain(params: t.Mapping[str, t.Any], **defaults: object) -> None:
+    """Raise `Refused` naming every option that was given and does not go with option domain.
+
+    ``defaults``: those options, each with its value when left out.
+    """
+    given = [option for option, left_out in defaults.items() if params[option] != left_out]
+    if given:
+        raise Refused(
+            f"Option domain does not go with {', '.join(given)}: libvirt runs the guest's QEMU, "
+            "saves it and ends it by itself. Leave "
+            f"{'that' if len(given) == 1 else 'those'} out, or use qmp_socket."
         )
 
 

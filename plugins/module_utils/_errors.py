@@ -71,6 +71,15 @@ class QmpCommandError(MonitorError):
         self.description = description
 
 
+class LibvirtError(VmfleetError):
+    """libvirt cannot be reached, or answered with an error; ``facts`` hold its own number."""
+
+    def __init__(self, doing: str, description: str, code: int) -> None:
+        super().__init__(f"{doing}: libvirt says: {description}", libvirt_error_code=code)
+        self.code = code
+        self.description = description
+
+
 class MigrationFailed(VmfleetError):
     """QEMU reported a migration as failed or cancelled."""
 

@@ -31,6 +31,9 @@ attributes:
     details:
       - A second run finds the guest that was restored from this image and changes nothing. With
         O(remove_image) the image that proves it is gone, and a second run fails.
+      - With O(domain), nothing is changed only if the domain of the image's UUID runs and the image
+        is spent. A domain that runs although the image is ready was started from elsewhere, which
+        is an error, since the image is stale then.
 options:
   path:
     description: The image, an absolute path on the host.
@@ -149,6 +152,9 @@ notes:
     way to it belong to root or to the user of this module and nobody else may write there (a sticky
     directory is fine for entries that belong so); else set O(trust_recorded_argv). It runs with the
     credentials that QEMU had, never as root if the guest was not.
+  - With O(domain), libvirt loads the image with the vCPUs held; the image is marked spent, and only
+    then the domain is resumed. Where M(vmfleet.suspend.qemu_save) had switched its autostart off,
+    that is on again afterwards.
   - C(virsh save-image-define) wipes the record; such an image needs O(argv) or a waiting QEMU.
   - Passwords in a command line never appear in results, logs or diffs.
 seealso:
@@ -177,6 +183,11 @@ EXAMPLES = r"""
   vmfleet.suspend.qemu_restore:
     path: /var/lib/vmfleet/images/web01.save
     qmp_socket: /run/qemu/web01.qmp
+
+- name: Bring a domain of libvirt back
+  vmfleet.suspend.qemu_restore:
+    domain: web02
+    path: /var/lib/vmfleet/images/web02.save
 
 - name: Start QEMU and restore into it, reading over four channels past the page cache
   vmfleet.suspend.qemu_restore:
@@ -389,7 +400,8 @@ plan:
       returned: always
     launch:
       description:
-        - Whose command line a QEMU is started with, V(recorded) or V(given); null where one waits.
+        - Whose command line a QEMU is started with, V(recorded), V(given) or V(libvirt); null where
+          one is there.
       type: str
       returned: always
     checks:
@@ -433,15 +445,27 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
+    DOMAIN_ARGUMENTS,
     TRANSFER_ARGUMENTS,
     fail,
     interruptible,
+    refuse_with_domain,
     require_absolute,
+    require_libvirt,
     require_qmp,
     require_timeout,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._secrets import secrets_in
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_request import (
+    DomainRestoreRequest,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_run import (
+    restore_domain,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._outcome import (
+    RestoreOutcome,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
     RestoreRequest,
 )
@@ -452,6 +476,7 @@ def argument_spec() -> dict[str, t.Any]:
     """The options as documented above."""
     return dict(
         TRANSFER_ARGUMENTS,
+        **DOMAIN_ARGUMENTS,
         path=dict(type="path", required=True),
         qmp_socket=dict(type="path"),
         argv=dict(type="list", elements="str"),
@@ -495,15 +520,50 @@ def request_from(params: t.Mapping[str, t.Any]) -> RestoreRequest:
     )
 
 
+def domain_request_from(params: t.Mapping[str, t.Any]) -> DomainRestoreRequest:
+    """As `request_from`, for a domain of libvirt."""
+    require_absolute(path=params["path"])
+    refuse_with_domain(
+        params,
+        argv=None,
+        trust_recorded_argv=False,
+        systemd_unit=None,
+        reset_shared_memory=False,
+        load="eager",
+        rehearse=False,
+        timeout=0,
+    )
+    return DomainRestoreRequest(
+        path=params["path"],
+        domain=params["domain"],
+        uri=params["uri"],
+        parallel_channels=params["parallel_channels"],
+        bypass_cache=params["bypass_cache"],
+        run_state=params["run_state"],
+        allow=frozenset(params["allow"]),
+        remove_image=params["remove_image"],
+    )
+
+
+async def run(params: t.Mapping[str, t.Any], *, check_mode: bool) -> RestoreOutcome:
+    """Restore as the options say."""
+    if params["domain"] is not None:
+        return await restore_domain(domain_request_from(params), check_mode=check_mode)
+    return await restore(request_from(params), check_mode=check_mode)
+
+
 def main() -> None:
     # argv may hold passwords: it is kept out of the host's log, and they out of what is returned.
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True, no_log=True)
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        supports_check_mode=True,
+        no_log=True,
+        mutually_exclusive=[("qmp_socket", "domain")],
+    )
     module.no_log_values.update(secrets_in(module.params["argv"] or ()))
-    require_qmp(module)
+    (require_qmp if module.params["domain"] is None else require_libvirt)(module)
     try:
-        outcome = asyncio.run(
-            interruptible(restore(request_from(module.params), check_mode=module.check_mode))
-        )
+        outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.plan.warnings:

@@ -31,6 +31,8 @@ attributes:
       - O(guest_state=running) takes a new image each time.
       - O(guest_state=paused) changes nothing while QEMU still holds the guest of the image, and
         takes a new one once the guest has run.
+      - With O(domain), a second run finds that the domain is not running and that the image at
+        O(path) is of it and ready, and changes nothing.
 options:
   path:
     description:
@@ -40,9 +42,9 @@ options:
     type: path
     required: true
   qmp_socket:
-    description: The guest's monitor, a QMP UNIX socket.
+    description:
+      - The guest's monitor, a QMP UNIX socket. One of it and O(domain) is needed.
     type: path
-    required: true
   name:
     description:
       - Name of a guest that has none. Must agree with QEMU's name where it has one.
@@ -59,6 +61,10 @@ options:
         present header; see O(image_format).
       - Left out, C(save_image_version) of O(qemu_conf) decides, else V(3).
       - O(image_format) alone implies V(2).
+      - With O(domain), left out, V(2) with format V(sparse), which the daemon that owns the domain
+        can read; where libvirt or QEMU lacks that, what C(save_image_format) of O(qemu_conf) says.
+        V(3) is then used only if it is asked for here or there. libvirt writes V(sparse), and the
+        header is stamped afterwards.
     type: int
     choices: [2, 3]
   image_format:
@@ -149,6 +155,11 @@ EXAMPLES = r"""
     bypass_cache: true
     timeout: 600
 
+- name: Save a domain of libvirt, by name
+  vmfleet.suspend.qemu_save:
+    domain: web02
+    path: /var/lib/vmfleet/images/web02.save
+
 - name: Take a copy for inspection while the guest goes on, every page compared
   vmfleet.suspend.qemu_save:
     qmp_socket: /run/qemu/db01.qmp
@@ -197,7 +208,7 @@ guest:
     state:
       description:
         - State now. V(stopped), V(absent) (nothing listened), V(crashed), V(unknown) or a run state
-          of QEMU.
+          of QEMU; with O(domain), a state as C(virsh domstate) shows it.
       type: str
       returned: always
       sample: stopped
@@ -232,10 +243,18 @@ image:
       returned: always
       sample: mapped-ram
     verified:
-      description: What was verified before the guest was let go, V(structure) or V(content).
+      description:
+        - What was verified, V(structure) or V(content); see RV(image.verified_before_quit).
       type: str
       returned: when saved
       sample: structure
+    verified_before_quit:
+      description:
+        - Whether the guest was still held by QEMU when the image was verified. V(false) with
+          O(domain), because libvirt ends QEMU itself.
+      type: bool
+      returned: when saved
+      sample: true
     apparent_bytes:
       description: File size; holes count.
       type: int
@@ -339,14 +358,22 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
+    DOMAIN_ARGUMENTS,
     TRANSFER_ARGUMENTS,
     fail,
     interruptible,
+    refuse_with_domain,
     require_absolute,
+    require_libvirt,
     require_qmp,
     require_timeout,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_request import (
+    DomainSaveRequest,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_run import save_domain
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._outcome import SaveOutcome
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
 
@@ -355,8 +382,9 @@ def argument_spec() -> dict[str, t.Any]:
     """The options as documented above."""
     return dict(
         TRANSFER_ARGUMENTS,
+        **DOMAIN_ARGUMENTS,
         path=dict(type="path", required=True),
-        qmp_socket=dict(type="path", required=True),
+        qmp_socket=dict(type="path"),
         name=dict(type="str"),
         uuid=dict(type="str"),
         image_version=dict(type="int", choices=[2, 3]),
@@ -407,13 +435,57 @@ def request_from(params: t.Mapping[str, t.Any]) -> SaveRequest:
     )
 
 
-def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    require_qmp(module)
-    try:
-        outcome = asyncio.run(
-            interruptible(save(request_from(module.params), check_mode=module.check_mode))
+def domain_request_from(params: t.Mapping[str, t.Any]) -> DomainSaveRequest:
+    """As `request_from`, for a domain of libvirt."""
+    require_timeout(params["timeout"])
+    require_absolute(
+        **{key: params[key] for key in ("path", "domain_xml_file", "qemu_conf")},
+    )
+    refuse_with_domain(
+        params,
+        name=None,
+        uuid=None,
+        max_bandwidth=None,
+        guest_state="stopped",
+        verify="structure",
+        allow=[],
+        systemd_unit=None,
+    )
+    plain = {
+        key: params[key]
+        for key in (
+            "path",
+            "domain",
+            "uri",
+            "image_version",
+            "image_format",
+            "parallel_channels",
+            "bypass_cache",
+            "domain_xml_file",
+            "overwrite",
+            "qemu_conf",
         )
+    }
+    return DomainSaveRequest(timeout_seconds=params["timeout"], **plain)
+
+
+async def run(params: t.Mapping[str, t.Any], *, check_mode: bool) -> SaveOutcome:
+    """Save as the options say."""
+    if params["domain"] is not None:
+        return await save_domain(domain_request_from(params), check_mode=check_mode)
+    return await save(request_from(params), check_mode=check_mode)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        supports_check_mode=True,
+        required_one_of=[("qmp_socket", "domain")],
+        mutually_exclusive=[("qmp_socket", "domain")],
+    )
+    (require_qmp if module.params["domain"] is None else require_libvirt)(module)
+    try:
+        outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:

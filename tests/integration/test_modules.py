@@ -46,6 +46,34 @@ def ansible(
     )
 
 
+def test_a_domain_goes_through_both_modules(domain, store):
+    place = {"domain": domain.name, "uri": domain.host.uri, "path": store / "domain.save"}
+    planned = run_module("qemu_save", "--check", **place)
+    assert (planned["changed"], os.listdir(store)) == (True, [])
+    assert run_module("qemu_save", **place)["image"]["image_format"] == "sparse"
+    assert run_module("qemu_save", **place)["changed"] is False
+    assert run_module("qemu_restore", **place)["guest"]["state"] == "running"
+    assert run_module("qemu_restore", **place)["changed"] is False
+    domain.wait_passes(2)
+    assert domain.mismatches == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("qemu_save", {}, "one of the following is required: qmp_socket, domain"),
+        ("qemu_save", {"domain": "a", "qmp_socket": "/run/a.qmp"}, "mutually exclusive"),
+        ("qemu_restore", {"domain": "a", "qmp_socket": "/run/a.qmp"}, "mutually exclusive"),
+        ("qemu_save", {"domain": "a", "guest_state": "paused"}, "not go with guest_state"),
+        ("qemu_restore", {"domain": "a", "load": "lazy"}, "not go with load"),
+        ("qemu_save", {"domain": "a", "uri": "test+nothing:///x"}, "Connecting to test+nothing"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(store, name, options, words):
+    result = run_module(name, path=store / "a.save", **options)
+    assert words in result["msg"]
+
+
 def test_a_guest_of_one_gib_goes_through_all_three_modules(tiny_guest, store):
     guest = tiny_guest(memory_mib=1024, pattern_mib=64, zero_mib=64)
     guest.start()

@@ -21,6 +21,7 @@ from typing import Self
 _START_SECONDS = 20.0
 _STOP_SECONDS = 20.0
 _VIRSH_SECONDS = 600.0
+SMALL_STORE_BYTES = 4 << 20
 # Where a libvirtd keeps what it knows, each with the part of its own directory that stands there.
 _PLACES = {
     "/etc/libvirt": "etc",
@@ -65,6 +66,8 @@ class LibvirtHost:
         # A socket's path has room for 107 bytes, which pytest's directories can exceed.
         self.directory = Path(tempfile.mkdtemp(prefix="vmflibvirt"))
         self.uri = f"qemu+unix:///system?socket={self.directory}/run/libvirt-sock"
+        # Mounted before its namespace is made, so that daemon and tests see the same.
+        self.small_store = self.directory / "small"
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -72,8 +75,23 @@ class LibvirtHost:
         for place, own in _PLACES.items():
             (self.directory / own).mkdir()
             Path(place).mkdir(parents=True, exist_ok=True)
+        self.small_store.mkdir()
+        size = f"size={SMALL_STORE_BYTES},mode=0700"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", self.small_store], check=True)
         (self.directory / "etc" / "libvirtd.conf").write_text(_DAEMON, "utf-8")
         (self.directory / "etc" / "qemu.conf").write_text(_QEMU, "utf-8")
+        return self._run()
+
+    def restart(self, *, fresh: bool) -> None:
+        """End the daemon and start it again. ``fresh``: without what it knows of this boot, as
+        after one of the host; no domain may run then."""
+        self._end()
+        if fresh:
+            shutil.rmtree(self.directory / "run")
+            (self.directory / "run").mkdir()
+        self._run()
+
+    def _run(self) -> Self:
         binds = [f"mount --bind '{self.directory}/{own}' {place}" for place, own in _PLACES.items()]
         run = f"exec libvirtd --pid-file '{self.directory}/libvirtd.pid'"
         with (self.directory / "said").open("wb") as said:
@@ -118,14 +136,20 @@ class LibvirtHost:
 
     def close(self) -> None:
         """End every domain, then the daemon, and remove its directories."""
-        daemon, self._daemon = self._daemon, None
-        if daemon is not None and daemon.poll() is None:
+        if self._daemon is not None and self._daemon.poll() is None:
             end = time.monotonic() + _STOP_SECONDS
             while names := self.virsh("list", "--name").split():
                 assert time.monotonic() < end, f"these domains do not end: {names}"
                 for name in names:
                     with contextlib.suppress(AssertionError):  # it ended a moment ago
                         self.virsh("destroy", name)
+        self._end()
+        if self.small_store.is_mount():
+            subprocess.run(["umount", self.small_store], check=True)
+        shutil.rmtree(self.directory)
+
+    def _end(self) -> None:
+        daemon, self._daemon = self._daemon, None
+        if daemon is not None and daemon.poll() is None:
             daemon.terminate()
             daemon.wait(_STOP_SECONDS)
-        shutil.rmtree(self.directory)

@@ -50,6 +50,18 @@ make_main_environment() {
     make_environment .venv "$(lock_for "$python")" "$python" "demo, tests and tools"
 }
 
+# Of the main environment, which is made without it: it can only be built where libvirt is.
+libvirt_binding_is_there() {
+    .venv/bin/python -c 'import libvirt, libvirt_qemu' 2>/dev/null
+}
+
+make_libvirt_binding() {
+    if libvirt_binding_is_there; then return 0; fi
+    say "Building libvirt-python into .venv, for the tests of libvirt's domains."
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/libvirt.txt ||
+        refuse "pip could not build libvirt-python; its own words are above. Nothing but .venv was changed."
+}
+
 # ansible-core 2.21 cannot test Python 3.8 any more, 2.19 (Python 3.11) can. Fails when this
 # machine cannot have such an environment.
 make_oldest_environment() {

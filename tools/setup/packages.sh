@@ -19,6 +19,11 @@ readonly LIBVIRT_PACKAGES='
 libvirt-daemon-driver-qemu|11.2|libvirt_is_recent|runs domains: save images of format sparse need libvirt 11.2
 libvirt-daemon|11.2|libvirt_is_recent|libvirtd itself, of which the tests start their own
 libvirt-clients|11.2|libvirt_is_recent|virsh, to compare with
+libvirt-dev|11.2|libvirt_can_be_bound|libvirt-python is built with it
+pkg-config|0.29|libvirt_can_be_bound|libvirt-python is built with it
+gcc|4:8|libvirt_can_be_bound|libvirt-python is built with it
+libc6-dev|2.28|libvirt_can_be_bound|libvirt-python is built with it
+python3-dev|3.11|python_has_headers|libvirt-python is built with it
 '
 readonly BACKPORTS_NAME=vmfleet-suspend-backports
 
@@ -90,6 +95,19 @@ libvirt_is_recent() {
     client=$(virsh --version 2>/dev/null)
     [ -n "$daemon" ] && [ -n "$client" ] && printf '%s\n' 11.2 "$daemon" | sort -C -V &&
         compgen -G '/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/null
+}
+
+# Built once, the binding stays in its environment.
+libvirt_can_be_bound() {
+    libvirt_binding_is_there ||
+        { pkg-config --exists 'libvirt >= 11.2' && printf '#include <errno.h>\n' | gcc -E -o /dev/null -; }
+}
+
+python_has_headers() {
+    local python
+    libvirt_binding_is_there && return
+    python=$(find_controller_python) || return
+    "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
 }
 
 # What only some tests need is installed beside QEMU, never for its own sake: where QEMU is there

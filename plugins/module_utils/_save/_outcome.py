@@ -36,6 +36,7 @@ class SaveOutcome:
     plan: SavePlan | None = None
     structure: Structure | None = None
     verified: str | None = None
+    verified_before_quit: bool = True
     migration: MigrationReport | None = None
     stopped_seconds: float = 0.0
     duration_seconds: float = 0.0
@@ -69,7 +70,11 @@ class SaveOutcome:
             result["plan"] = self.plan.as_dict()
             result["negotiated"] = negotiated_result(self.plan.negotiated)
         if self.structure is not None:
-            result["image"].update(sizes_result(self.structure), verified=self.verified)
+            result["image"].update(
+                sizes_result(self.structure),
+                verified=self.verified,
+                verified_before_quit=self.verified_before_quit,
+            )
         if self.migration is not None:
             result["migration"] = {
                 "transferred_bytes": self.migration.transferred_bytes,

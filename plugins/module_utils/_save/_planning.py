@@ -31,7 +31,7 @@ def make_plan(
     direct_io_proved: bool | None,
 ) -> SavePlan:
     """The plan from what there is now. Raises as `plan_save`."""
-    xml = _read_domain_xml(request.domain_xml_file)
+    xml = read_domain_xml(request.domain_xml_file)
     compressor = compressor_of(wanted_kind(request).image_format)
     if compressor is not None:
         find_program(compressor)
@@ -59,7 +59,7 @@ def free_bytes(path: str) -> int:
 
 def domain_xml_of(request: SaveRequest, guest: Guest, plan: SavePlan) -> str:
     """The XML to embed: the operator's file, else one made from what QEMU tells."""
-    return _read_domain_xml(request.domain_xml_file) or minimal_domain_xml(
+    return read_domain_xml(request.domain_xml_file) or minimal_domain_xml(
         name=plan.name,
         uuid=plan.uuid,
         memory_bytes=guest.memory_bytes,
@@ -83,7 +83,8 @@ def _read_conf(request: SaveRequest) -> QemuConf:
         return silent
 
 
-def _read_domain_xml(path: str | None) -> str | None:
+def read_domain_xml(path: str | None) -> str | None:
+    """The operator's domain description; None without one. Raises `Refused`."""
     if path is None:
         return None
     try:

@@ -10,18 +10,11 @@ import asyncio
 import contextlib
 import os
 import time
-import typing as t
 from dataclasses import replace
 
 from .._errors import MonitorError, Refused
 from .._failure import facts_of, words_of
-from .._image_record import (
-    SPENT_BY,
-    SPENT_BY_SUCCESSOR,
-    SavedImage,
-    describe,
-    describe_target,
-)
+from .._image_record import SavedImage, describe_target
 from .._qemu._bookmark import SAVE, Bookmark
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
@@ -29,12 +22,11 @@ from .._qemu._guest import Guest, observe
 from .._qemu._guest_lock import guest_lock
 from .._qemu._monitor import Monitor, NoListener
 from .._qemu._systemd_guest import unit_to_stop
-from .._saveimage._life import mark_spent
-from .._saveimage._lock import lock_image
 from .._saveimage._publish import PartialImage, check_target
 from .._uninterrupted import uninterrupted
 from ._absent import save_of_nobody
 from ._cases import guest_after, next_case
+from ._existing import held, spend
 from ._hold import UNKNOWN
 from ._leave import leave
 from ._outcome import SaveOutcome, saved
@@ -173,7 +165,7 @@ async def _save_anew(
     started: float,
 ) -> SaveOutcome:
     existing = describe_target(request.path)
-    with _held(existing) as fd:
+    with held(existing) as fd:
         plan = make_plan(request, guest, existing, direct_io_proved=None)
         plan = replace(plan, recovers=recovery.recovers)
         session = _session(request, monitor, guest, plan, deadline)
@@ -182,30 +174,12 @@ async def _save_anew(
             return await _run(session, request, existing, fd, started)
 
 
-@contextlib.contextmanager
-def _held(existing: SavedImage | None) -> t.Iterator[int | None]:
-    """Keep a restore from using the image that is about to be replaced; gives its locked fd."""
-    if existing is None:
-        yield None
-        return
-    fd = lock_image(existing.path, write=existing.state == "ready")
-    try:
-        if describe(fd, existing.path) != existing:
-            raise Refused(f"{existing.path} changed while the save was being planned; run again.")
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def _spend_stale(session: SaveSession, existing: SavedImage | None, fd: int | None) -> None:
-    """The guest has run since its older image was taken: should QEMU die in this save, nobody may
-    restore that one."""
-    if fd is None or existing is None or existing.state != "ready":
+    if fd is None or existing is None:
         return
     if is_same_guest(existing, session.guest, session.plan.uuid):
         session.step = "marking the older image of the guest spent"
-        mark_spent(fd, existing.path, {SPENT_BY: SPENT_BY_SUCCESSOR})
-        session.actions.append(f"marked the older image {existing.path} spent")
+        session.actions += spend(existing, fd)
 
 
 def _session(

@@ -1,0 +1,285 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The one file that imports libvirt-python.
+
+Every call blocks in a thread of its own, so that a long one can be watched, and cancelled through
+a second connection (spec/libvirt.md 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import traceback
+import typing as t
+
+from .._errors import LibvirtError, Refused
+from .._uninterrupted import finished_first, uninterrupted
+from ._domain import STATES, Domain
+from ._virsh import lacks_channels, virsh
+
+LIBVIRT_IMPORT_ERROR: str | None = None
+try:
+    import libvirt
+    import libvirt_qemu
+except ImportError:
+    LIBVIRT_IMPORT_ERROR = traceback.format_exc()
+
+# libvirt include/libvirt/virterror.h
+NO_DOMAIN = 42
+INVALID_OPERATION = 55
+ABORTED = 78
+_NO_METADATA = 80
+_NAMESPACE = "urn:vmfleet:suspend:1"
+_NAMESPACE_PREFIX = "vmfleet"
+_HELD = "<held autostart='on'/>"
+# Where saveParams takes format and channels, and save images can be sparse.
+SPARSE_VERSION = 11_002_000
+_PAUSED_STARTING_UP = 11
+_PAUSED = 3
+_ABORT_EVERY_SECONDS = 0.5
+_Result = t.TypeVar("_Result")
+
+
+async def _in_thread(call: t.Callable[[], _Result]) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(None, call)
+
+
+def _kept_quiet(_context: object, _error: object) -> None:
+    """libvirt-python would print what it raises."""
+
+
+class Connection:
+    """A connection to a daemon, and a second one beside it. Methods raise `LibvirtError`.
+
+    ``version``: the daemon's libvirt, as 11003000 for 11.3.0.
+    """
+
+    def __init__(self, uri: str, first: t.Any, second: t.Any, version: int) -> None:
+        self.uri = uri
+        self._first = first
+        self._second = second
+        self.version = version
+
+    @classmethod
+    async def open(cls, uri: str) -> Connection:
+        """Connect twice."""
+        libvirt.registerErrorHandler(_kept_quiet, None)
+
+        def connect() -> Connection:
+            first = libvirt.open(uri)
+            return cls(uri, first, libvirt.open(uri), first.getLibVersion())
+
+        return await cls._do(f"Connecting to {uri}", connect)
+
+    async def close(self) -> None:
+        """Let go of both; a broken connection is fine."""
+        for connection in (self._first, self._second):
+            with contextlib.suppress(LibvirtError):
+                await self._do("Closing the connection", connection.close)
+
+    @staticmethod
+    async def _do(doing: str, call: t.Callable[[], _Result]) -> _Result:
+        try:
+            return await _in_thread(call)
+        except libvirt.libvirtError as exc:
+            raise LibvirtError(doing, str(exc), exc.get_error_code() or 0) from exc
+
+    def _lookup(self, name_or_uuid: str) -> t.Any:
+        try:
+            return self._second.lookupByUUIDString(name_or_uuid)
+        except libvirt.libvirtError:  # no such UUID, or none at all
+            return self._second.lookupByName(name_or_uuid)
+
+    async def find(self, name_or_uuid: str) -> Domain | None:
+        """Look at a domain; None when there is none of that name or UUID."""
+
+        def look() -> Domain:
+            found = self._lookup(name_or_uuid)
+            state, reason = found.state()
+            active = bool(found.isActive())
+            persistent = bool(found.isPersistent())
+            return Domain(
+                name=found.name(),
+                uuid=found.UUIDString(),
+                state=STATES[state] if active else "shutoff",
+                persistent=persistent,
+                autostart=persistent and bool(found.autostart()),
+                has_managed_save=bool(found.hasManagedSaveImage()),
+                memory_bytes=found.info()[1] << 10,
+                starting=(state, reason) == (_PAUSED, _PAUSED_STARTING_UP),
+                job=active and found.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE,
+            )
+
+        try:
+            return await self._do(f"Looking for the domain {name_or_uuid}", look)
+        except LibvirtError as exc:
+            if exc.code == NO_DOMAIN:
+                return None
+            raise
+
+    async def execute(
+        self, uuid: str, command: str, arguments: t.Mapping[str, object] | None = None
+    ) -> t.Any:
+        """Ask the domain's QEMU itself; libvirt marks the domain as tainted for it. Returns what
+        QEMU returns; its errors are raised too."""
+        words: dict[str, object] = {"execute": command}
+        if arguments:
+            words["arguments"] = dict(arguments)
+        doing = f"Asking QEMU for {command}"
+
+        def ask() -> t.Any:
+            return libvirt_qemu.qemuMonitorCommand(self._lookup(uuid), json.dumps(words), 0)
+
+        answer = json.loads(await self._do(doing, ask))
+        if "error" in answer:
+            raise LibvirtError(doing, str(answer["error"].get("desc", answer["error"])), 0)
+        return answer.get("return")
+
+    async def save(
+        self,
+        uuid: str,
+        path: str,
+        *,
+        image_format: str | None,
+        channels: int,
+        bypass_cache: bool,
+        domain_xml: str | None,
+        timeout_seconds: float | None,
+    ) -> None:
+        """Save the domain into ``path``, absolute (T3, T8), and let libvirt end its QEMU.
+
+        ``image_format``: None leaves it to qemu.conf; ``channels``: 0 with a sequential layout.
+        When the time is over, or the run is cancelled, the job is aborted and the guest runs on.
+        """
+        doing = f"Saving into {path}"
+        flags = libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE if bypass_cache else 0
+        parameters: dict[str, object] = {"file": path, "image_format": image_format}
+        if channels > 1:
+            parameters["parallel.channels"] = channels
+        if domain_xml is not None:
+            parameters["dxml"] = domain_xml
+
+        def call() -> None:
+            domain = self._first.lookupByUUIDString(uuid)
+            if image_format is None:
+                domain.saveFlags(path, domain_xml, flags)
+            else:
+                domain.saveParams(parameters, flags)
+
+        async def save() -> None:
+            try:
+                await self._do(doing, call)
+            except LibvirtError as exc:
+                if not lacks_channels(exc):
+                    raise
+                words = ["save", uuid, path, "--image-format", str(image_format)]
+                words += [f"--parallel-channels={channels}"]
+                words += ["--bypass-cache"] if bypass_cache else []
+                await virsh(self.uri, doing, *words, domain_xml=domain_xml)
+
+        await self._abortable(uuid, save(), timeout_seconds)
+
+    async def _abortable(
+        self, uuid: str, work: t.Coroutine[t.Any, t.Any, None], timeout_seconds: float | None
+    ) -> None:
+        job = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([job], timeout=timeout_seconds)
+        finally:
+            if not job.done():
+                await uninterrupted(self._abort(uuid, job))
+        await job
+
+    async def _abort(self, uuid: str, job: asyncio.Future[None]) -> None:
+        """Until the job is over: it may not have begun, or be past the point of no return."""
+        while not job.done():
+            with contextlib.suppress(LibvirtError):
+                await self._do("Aborting", lambda: self._lookup(uuid).abortJob())
+            await asyncio.wait([job], timeout=_ABORT_EVERY_SECONDS)
+
+    async def restore_paused(self, path: str, *, channels: int, bypass_cache: bool) -> None:
+        """Load ``path``, absolute (T8), into a QEMU that libvirt starts; no vCPU runs.
+
+        libvirt cannot abort this: a cancellation comes through when it is over.
+        """
+        doing = f"Restoring {path}"
+        flags = libvirt.VIR_DOMAIN_SAVE_PAUSED
+        if bypass_cache:
+            flags |= libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE
+
+        def load() -> None:
+            if channels > 1:
+                self._first.restoreParams({"file": path, "parallel.channels": channels}, flags)
+            else:
+                self._first.restoreFlags(path, None, flags)
+
+        try:
+            await finished_first(self._do(doing, load))
+        except LibvirtError as exc:
+            if not lacks_channels(exc):
+                raise
+            words = ["restore", path, f"--parallel-channels={channels}", "--paused"]
+            words += ["--bypass-cache"] if bypass_cache else []
+            await finished_first(virsh(self.uri, doing, *words))
+
+    async def resume(self, uuid: str) -> None:
+        """Let the vCPUs run."""
+        await self._do("Resuming the domain", lambda: self._lookup(uuid).resume())
+
+    async def destroy(self, uuid: str) -> None:
+        """End the domain's QEMU at once."""
+        await self._do("Ending the domain", lambda: self._lookup(uuid).destroy())
+
+    async def set_autostart(self, uuid: str, on: bool) -> None:
+        """Whether libvirt starts the domain when the host comes up."""
+        await self._do("Setting autostart", lambda: self._lookup(uuid).setAutostart(int(on)))
+
+    async def note_autostart(self, uuid: str, held: bool) -> None:
+        """Write into the domain's configuration that its autostart is held, or that no more."""
+
+        def write() -> None:
+            self._lookup(uuid).setMetadata(
+                libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+                _HELD if held else None,
+                _NAMESPACE_PREFIX if held else None,
+                _NAMESPACE,
+                libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+            )
+
+        await self._do("Noting the autostart", write)
+
+    async def has_autostart_note(self, uuid: str) -> bool:
+        """Whether the domain's configuration says that its autostart is held."""
+
+        def read() -> bool:
+            domain = self._lookup(uuid)
+            if not domain.isPersistent():
+                return False
+            try:
+                return "autostart" in domain.metadata(
+                    libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+                    _NAMESPACE,
+                    libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+                )
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() == _NO_METADATA:
+                    return False
+                raise
+
+        return await self._do("Looking for a held autostart", read)
+
+    def require(self, version: int, what: str) -> None:
+        """Raise `Refused` where the daemon's libvirt is older than ``version``."""
+        if self.version < version:
+            raise Refused(
+                f"{what} needs libvirt {_dotted(version)}; the daemon at {self.uri} is "
+                f"{_dotted(self.version)}."
+            )
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"

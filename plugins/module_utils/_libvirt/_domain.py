@@ -1,0 +1,52 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""What libvirt tells of one domain, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# virDomainState (libvirt include/libvirt/libvirt-domain.h), in the words that virsh shows.
+STATES = (
+    "no state",
+    "running",
+    "running",  # VIR_DOMAIN_BLOCKED: idle, as only other hypervisors tell it apart
+    "paused",
+    "shutdown",
+    "shutoff",
+    "crashed",
+    "pmsuspended",
+)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One look at a domain. ``state``: one of `STATES`, ``shutoff`` when inactive; ``starting``:
+    its QEMU is there and does not hold the guest yet; ``job``: a job of libvirt's runs on it;
+    ``memory_bytes``: the most RAM it can have."""
+
+    name: str
+    uuid: str
+    state: str
+    persistent: bool
+    autostart: bool
+    has_managed_save: bool
+    memory_bytes: int
+    starting: bool = False
+    job: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether a QEMU holds it, or is about to."""
+        return self.state not in ("no state", "shutoff")
+
+    @property
+    def kind(self) -> str:
+        return "persistent" if self.persistent else "transient"
+
+
+def names(domain: Domain, name_or_uuid: str) -> bool:
+    """Whether a name or UUID, as an operator writes it, means this domain."""
+    return name_or_uuid == domain.name or name_or_uuid.lower() == domain.uuid

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""What a run that died left of a save through libvirt: libvirt itself goes on without it."""
+
+from __future__ import annotations
+
+import contextlib
+
+from .._errors import ImageInvalid, Refused
+from .._image_record import SavedImage, describe, describe_target
+from .._libvirt._domain import Domain
+from .._saveimage._publish import PartialImage, partial_path
+from .._saveimage._verify import verify_structure
+
+
+def treat_leftover(path: str, domain: Domain | None, *, check_mode: bool) -> tuple[str, str] | None:
+    """Remove or publish the unfinished file of ``path``; nothing in check mode. Returns what is
+    done and why, None where nothing was left.
+
+    Raises `Refused` for what must be looked at, `ImageLocked` while its run lives.
+    """
+    image = PartialImage.adopt(path, partial_path(path))
+    if image is None:
+        return None
+    with contextlib.closing(image):
+        saved = _read(image)
+        if saved is not None and saved.saved_from is not None:
+            raise Refused(
+                f"{image.path} was left by a save over QMP that died. Run that save again, with "
+                "its qmp_socket: it finishes or undoes what was begun."
+            )
+        if domain is not None and domain.active:
+            if not check_mode:
+                image.discard()
+            return "remove", "the domain goes on, and its save was never finished"
+        if saved is None or saved.state != "ready":
+            raise Refused(
+                f"{image.path} was left by a save that died, and is not whole; no QEMU holds the "
+                "guest any more. Its RAM is lost. Remove that file by hand, then start the domain.",
+                guest={"state": "crashed"},
+            )
+        _refuse_if_taken(path, saved)
+        if not check_mode:
+            image.sync()
+            image.give_name()
+        return "publish", "libvirt finished the save that its run did not live to see"
+
+
+def _read(image: PartialImage) -> SavedImage | None:
+    try:
+        saved = describe(image.fd, image.path)
+        if saved.state == "ready":
+            verify_structure(image.fd, image.path)
+    except ImageInvalid:
+        return None
+    return saved
+
+
+def _refuse_if_taken(path: str, saved: SavedImage) -> None:
+    there = describe_target(path)
+    if there is not None and (there.state == "ready" or there.uuid != saved.uuid):
+        raise Refused(
+            f"{partial_path(path)} is a whole image of {saved.name}, left by a run that died; its "
+            f"name is taken by a {there.state} image of {there.name}. Move one of them, then run "
+            "again."
+        )

@@ -1,0 +1,332 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The use case of a save through libvirt: one domain becomes one image (DESIGN.md, Through
+libvirt).
+
+libvirt writes under the hidden name and ends QEMU itself; what it wrote is flushed and verified
+afterwards, and only then gets its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import typing as t
+from dataclasses import dataclass, field, replace
+
+from .._errors import ImageInvalid, LibvirtError, Refused, StoreError, VmfleetError
+from .._failure import facts_of, words_of
+from .._image_record import SavedImage, describe, describe_target
+from .._libvirt._autostart import hold_autostart, release_autostart
+from .._libvirt._connection import SPARSE_VERSION, Connection
+from .._libvirt._domain import Domain
+from .._libvirt._qemu_conf import QemuConf, read_knobs
+from .._libvirt._traps import offered_by, remove_leaked_fdsets, set_direct_io
+from .._pipeline import decode_and_verify
+from .._qemu._deadline import Deadline
+from .._qemu._fdset import direct_io_refusal
+from .._qemu._negotiation import MAPPED_RAM
+from .._saveimage._compressors import compressor_of
+from .._saveimage._lock import is_at
+from .._saveimage._prefix import ALIGNMENT_BYTES
+from .._saveimage._publish import PartialImage, check_target
+from .._saveimage._relabel import stamp
+from .._saveimage._verify import Structure, verify_structure
+from .._uninterrupted import uninterrupted
+from ._domain_leftover import treat_leftover
+from ._domain_plan import Offer, plan_domain_save, saved_before
+from ._domain_request import DomainSaveRequest
+from ._existing import held, spend
+from ._outcome import SaveOutcome
+from ._plan import SavePlan
+from ._planning import free_bytes, read_domain_xml
+from ._undo import SaveFailed
+
+_GONE = "shutoff"
+
+
+async def save_domain(request: DomainSaveRequest, *, check_mode: bool) -> SaveOutcome:
+    """Save the domain, or find that it was saved before.
+
+    Raises `Refused` before anything was touched and `SaveFailed` afterwards; `LibvirtError` where
+    the daemon does not answer.
+    """
+    began = time.monotonic()
+    connection = await Connection.open(request.uri)
+    try:
+        return await _Save(request, connection, began, check_mode=check_mode).execute()
+    finally:
+        await uninterrupted(connection.close())
+
+
+@dataclass
+class _Save:
+    request: DomainSaveRequest
+    connection: Connection
+    began: float
+    check_mode: bool
+    step: str = "looking at the domain"
+    actions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    async def execute(self) -> SaveOutcome:
+        path = self.request.path
+        deadline = Deadline(self.request.timeout_seconds)
+        check_target(path)
+        domain = await self.connection.find(self.request.domain)
+        if domain is None or not domain.active:
+            return self._of_nobody(domain)
+        # A job or a start of libvirt's may be what writes the file that looks left over.
+        await self._plan(domain, describe_target(path), None)
+        left = treat_leftover(path, domain, check_mode=self.check_mode)
+        recovers = _recovers(path, left)
+        existing = describe_target(path)
+        if self.check_mode:
+            plan = await self._plan(domain, existing, None)
+            return self._outcome(replace(plan, recovers=recovers), domain, existing)
+        if left is not None:
+            self.actions.append(f"removed what a run that died had left: {left[1]}")
+        with held(existing) as fd, contextlib.closing(PartialImage.create(path)) as image:
+            self.actions.append(f"created {image.path}")
+            try:
+                plan = await self._prepare(domain, existing, image)
+                if existing is not None and fd is not None and existing.uuid == domain.uuid:
+                    self.step = "marking the older image of the domain spent"
+                    self.actions += spend(existing, fd)
+                self.step = "switching autostart off"
+                if await hold_autostart(self.connection, domain):
+                    self.actions.append("switched autostart off until it is restored")
+                await self._write(domain, plan, image, deadline)
+            except BaseException as exc:
+                await uninterrupted(self._undo(domain, image, exc))
+            structure = await uninterrupted(self._finish(domain, plan, image))
+        plan = replace(plan, recovers=recovers)
+        return self._outcome(plan, domain, existing, structure)
+
+    async def _plan(
+        self, domain: Domain, existing: SavedImage | None, direct_io_proved: bool | None
+    ) -> SavePlan:
+        read_domain_xml(self.request.domain_xml_file)  # refused here, not once libvirt works
+        mapped_ram, direct_io = await offered_by(self.connection, domain.uuid)
+        recent = self.connection.version >= SPARSE_VERSION
+        return plan_domain_save(
+            self.request,
+            domain,
+            self._conf(),
+            existing,
+            Offer(choice=recent, sparse=recent and mapped_ram, direct_io=direct_io),
+            cpu_count=len(os.sched_getaffinity(0)),
+            free_bytes=free_bytes(self.request.path),
+            direct_io_proved=direct_io_proved,
+        )
+
+    def _conf(self) -> QemuConf:
+        if self.request.image_format is not None or self.request.image_version is not None:
+            with contextlib.suppress(StoreError):  # no obstacle to what was asked for by name
+                return read_knobs(self.request.qemu_conf)
+            return QemuConf(self.request.qemu_conf, None, None)
+        return read_knobs(self.request.qemu_conf)
+
+    async def _prepare(
+        self, domain: Domain, existing: SavedImage | None, image: PartialImage
+    ) -> SavePlan:
+        self.step = "preparing the save"
+        plan = await self._plan(domain, existing, None)
+        if plan.negotiated.bypass_cache:
+            self.step = "trying O_DIRECT on the image"
+            refusal = direct_io_refusal(image.fd, ALIGNMENT_BYTES, write=True)
+            plan = await self._plan(domain, existing, refusal is None)
+        self.step = "setting direct-io in QEMU"
+        direct = plan.negotiated.bypass_cache and plan.kind.layout == MAPPED_RAM
+        if await set_direct_io(self.connection, domain.uuid, direct):
+            self.actions.append(f"set direct-io {'on' if direct else 'off'} in QEMU")
+        return plan
+
+    async def _write(
+        self, domain: Domain, plan: SavePlan, image: PartialImage, deadline: Deadline
+    ) -> None:
+        self.step = "libvirt saved it"
+        mapped = plan.kind.layout == MAPPED_RAM
+        told = "sparse" if mapped else plan.kind.image_format
+        choice = self.connection.version >= SPARSE_VERSION
+        try:
+            await self.connection.save(
+                domain.uuid,
+                image.path,
+                image_format=told if choice else None,
+                channels=plan.negotiated.channels,
+                bypass_cache=plan.negotiated.bypass_cache,
+                domain_xml=read_domain_xml(self.request.domain_xml_file),
+                timeout_seconds=deadline.remaining_seconds(),
+            )
+        except LibvirtError as exc:
+            deadline.check(f"libvirt saved the domain ({exc.description})")
+            raise
+        self.actions.append("saved the domain, and let libvirt end its QEMU")
+
+    async def _finish(self, domain: Domain, plan: SavePlan, image: PartialImage) -> Structure:
+        """The guest is gone: what is here is all there is of it."""
+        try:
+            self.step = "flushing the image"
+            if not is_at(image.fd, image.path):
+                raise StoreError(f"{image.path} was replaced by another file while it was written.")
+            image.sync()  # libvirt does not (T6)
+            self.step = "verifying the image"
+            structure = await self._verify(domain, plan, image)
+            if plan.kind.version == 3:
+                self.step = "stamping the image version 3"
+                self._stamp(image)
+            self.step = "publishing the image"
+            image.give_name()
+        except (VmfleetError, OSError) as exc:
+            raise SaveFailed(
+                f"Saving {domain.name} failed while {self.step}: {words_of(exc)} libvirt had ended "
+                f"its QEMU before, so the guest is gone; what there is of it is in {image.path}. "
+                "Keep that file.",
+                **facts_of(exc),
+                step=self.step,
+                guest={"name": domain.name, "uuid": domain.uuid, "state": "stopped"},
+                actions=list(self.actions),
+                changed=True,
+            ) from exc
+        self.actions.append(f"published {image.path}")
+        return structure
+
+    async def _verify(self, domain: Domain, plan: SavePlan, image: PartialImage) -> Structure:
+        written = describe(image.fd, image.path)
+        if (written.state, written.uuid) != ("ready", domain.uuid):
+            raise ImageInvalid(
+                image.path, 0, f"it is a {written.state} image of UUID {written.uuid}"
+            )
+        compressor = compressor_of(plan.kind.image_format)
+        if compressor is None:
+            return verify_structure(image.fd, image.path)
+        return await decode_and_verify(image.fd, image.path, compressor)
+
+    def _stamp(self, image: PartialImage) -> None:
+        try:
+            stamp(image.fd, image.path)
+        except StoreError as exc:
+            self.warnings.append(f"The image is of version 2, sparse, and whole: {exc.message}")
+
+    async def _undo(self, domain: Domain, image: PartialImage, cause: BaseException) -> t.NoReturn:
+        state = "unknown"
+        with contextlib.suppress(VmfleetError):
+            now = await self.connection.find(domain.uuid)
+            state = now.state if now is not None else _GONE
+        if state not in ("unknown", _GONE):
+            with contextlib.suppress(VmfleetError):
+                if await release_autostart(self.connection, domain.uuid):
+                    self.actions.append("switched autostart on again")
+                await set_direct_io(self.connection, domain.uuid, False)
+                if await remove_leaked_fdsets(self.connection, domain.uuid):
+                    self.actions.append("took back the descriptors that libvirt left in QEMU")
+        if state != "unknown":
+            with contextlib.suppress(StoreError):
+                image.discard()
+                self.actions.append(f"removed {image.path}")
+        if isinstance(cause, Refused):
+            raise cause
+        if not isinstance(cause, (VmfleetError, OSError, asyncio.CancelledError)):
+            raise cause
+        raise SaveFailed(
+            f"Saving {domain.name} failed while {self.step}: {words_of(cause)} "
+            + _advice(state, domain, image.path),
+            **facts_of(cause),
+            step=self.step,
+            guest={
+                "name": domain.name,
+                "uuid": domain.uuid,
+                "state": "crashed" if state == _GONE else state,
+            },
+            actions=list(self.actions),
+        ) from cause
+
+    def _of_nobody(self, domain: Domain | None) -> SaveOutcome:
+        """No QEMU has it: saved before, finished now, or impossible."""
+        request = self.request
+        if domain is not None and domain.has_managed_save:
+            raise Refused(
+                f"The domain {domain.name} is not running; libvirt holds it in a managed save, "
+                "which the next start of it uses up.",
+                guest={"name": domain.name, "uuid": domain.uuid, "state": _GONE},
+            )
+        before = describe_target(request.path)
+        left = treat_leftover(request.path, domain, check_mode=self.check_mode)
+        there = describe_target(request.path)
+        published = left is not None
+        why = None if published and self.check_mode else saved_before(request, there)
+        if why is not None:
+            raise Refused(
+                f"The domain {request.domain} is not running at {request.uri}, and it was not "
+                f"saved before: {why}.",
+                guest={"state": "absent" if domain is None else _GONE},
+            )
+        image = there or before
+        if left is not None and not self.check_mode:
+            self.actions.append(f"published {request.path}: {left[1]}")
+        return SaveOutcome(
+            changed=published,
+            message=f"The save of {request.domain} to {request.path} was finished."
+            if published
+            else f"{request.domain} was saved to {request.path} before.",
+            reason=left[1] if left is not None else "its image is ready and no QEMU holds it",
+            name=image.name if image is not None else request.domain,
+            uuid=image.uuid if image is not None else None,
+            pid=None,
+            state_before="stopped",
+            state_after="stopped",
+            image_before=before,
+            image_state="ready",
+            image_after=there,
+            actions=tuple(self.actions),
+        )
+
+    def _outcome(
+        self,
+        plan: SavePlan,
+        domain: Domain,
+        existing: SavedImage | None,
+        structure: Structure | None = None,
+    ) -> SaveOutcome:
+        verb = "Would save" if structure is None else "Saved"
+        now = time.monotonic()
+        return SaveOutcome(
+            changed=True,
+            message=f"{verb} {plan.name} to {plan.path}.",
+            reason=f"{plan.name} was {domain.state}",
+            name=plan.name,
+            uuid=plan.uuid,
+            pid=None,
+            state_before=domain.state,
+            state_after="stopped",
+            image_before=existing,
+            image_state="ready",
+            plan=plan,
+            structure=structure,
+            verified="structure" if structure is not None else None,
+            verified_before_quit=False,
+            duration_seconds=round(now - self.began, 3) if structure is not None else 0.0,
+            actions=tuple(self.actions),
+            warnings=(*plan.warnings, *self.warnings),
+        )
+
+
+def _recovers(path: str, left: tuple[str, str] | None) -> dict[str, str] | None:
+    return None if left is None else {"path": path, "remedy": left[0], "reason": left[1]}
+
+
+def _advice(state: str, domain: Domain, path: str) -> str:
+    if state == "unknown":
+        return (
+            "Whether libvirt goes on saving it is not known: look with virsh domstate "
+            f"{domain.name} when the daemon answers again, then run this again: {path} is "
+            "published if it is whole, and removed if the domain still runs."
+        )
+    if state == _GONE:
+        return "Its QEMU has ended, and its RAM is lost; the domain was not saved."
+    return f"The domain is {state}, as libvirt left it."

@@ -1,0 +1,337 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Domains of a real libvirt, saved and restored through it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _connection
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _domain_run as restore
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _domain_run as run
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_request import (
+    DomainSaveRequest,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._undo import SaveFailed
+from ansible_collections.vmfleet.suspend.tests.support.drive import image_info, leftovers
+from ansible_collections.vmfleet.suspend.tests.support.kinds import needs_program
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_drive import (
+    restore_by_libvirt,
+    save_by_libvirt,
+)
+
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "raw": {"image_format": "raw"},
+    "zstd": {"image_format": "zstd"},
+    "one-channel": {"parallel_channels": 1},
+    "past-the-cache": {"parallel_channels": 2, "bypass_cache": True},
+    "raw-past-the-cache": {"image_format": "raw", "bypass_cache": True},
+    "version-3": {"image_version": 3},
+}
+
+
+def state_of(domain):
+    return domain.host.virsh("domstate", domain.name).strip()
+
+
+def is_well(domain):
+    domain.wait_passes(2)
+    return state_of(domain) == "running" and domain.mismatches == []
+
+
+def ask_qemu(domain, command, **arguments):
+    words = json.dumps({"execute": command, "arguments": arguments})
+    return json.loads(domain.host.virsh("qemu-monitor-command", domain.name, words))["return"]
+
+
+def autostarts(domain):
+    return "Autostart:      enable" in domain.host.virsh("dominfo", domain.name)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_domain_comes_back_with_its_memory_and_a_second_run_changes_nothing(domain, store, kind):
+    options, path = KINDS[kind], store / "domain.save"
+    needs_program(options.get("image_format", "raw"))
+    mapped = "image_format" not in options
+    result = save_by_libvirt(domain, path, **options)
+    assert result["changed"] and not domain.alive()
+    assert (result["image"]["verified_before_quit"], result["image"]["state"]) == (False, "ready")
+    info = image_info(path)
+    assert info["version"] == options.get("image_version", 2)
+    assert (info["layout"] == "mapped-ram", info["uuid"]) == (mapped, domain.uuid)
+    assert (path.stat().st_mode & 0o777, leftovers(store)) == (0o600, [])
+    assert save_by_libvirt(domain, path, **options)["changed"] is False
+    back = restore_by_libvirt(domain, path, bypass_cache=options.get("bypass_cache"))
+    assert (back["guest"]["state"], back["image"]["state"]) == ("running", "spent")
+    assert is_well(domain)
+    assert restore_by_libvirt(domain, path)["changed"] is False
+    assert image_info(path)["version"] == options.get("image_version", 2)
+
+
+def test_check_mode_tells_the_same_and_touches_nothing(domain, store):
+    path = store / "domain.save"
+    planned = save_by_libvirt(domain, path, check_mode=True)
+    assert (os.listdir(store), state_of(domain)) == ([], "running")
+    done = save_by_libvirt(domain, path)
+    assert planned["diff"] == done["diff"]
+    before = path.read_bytes()
+    planned = restore_by_libvirt(domain, path, check_mode=True)
+    assert (path.read_bytes() == before, state_of(domain)) == (True, "shut off")
+    assert planned["diff"] == restore_by_libvirt(domain, path)["diff"]
+
+
+def test_a_paused_domain_stays_paused_until_it_is_asked_to_run(domain, store):
+    path = store / "domain.save"
+    domain.host.virsh("suspend", domain.name)
+    save_by_libvirt(domain, path)
+    assert restore_by_libvirt(domain, path)["guest"]["state"] == "paused"
+    assert (state_of(domain), image_info(path)["state"]) == ("paused", "ready")
+    assert restore_by_libvirt(domain, path)["changed"] is False
+    assert restore_by_libvirt(domain, path, run_state="running")["image"]["state"] == "spent"
+    assert is_well(domain)
+
+
+def test_the_image_is_spent_before_the_first_instruction(domain, store, monkeypatch):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    seen = []
+
+    async def resume(self, uuid):
+        seen.append((image_info(path)["state"], state_of(domain)))
+
+    monkeypatch.setattr(_connection.Connection, "resume", resume)
+    restore_by_libvirt(domain, path)
+    assert seen == [("spent", "paused")]
+
+
+def test_a_run_that_dies_before_the_resume_is_finished_by_the_next(domain, store, monkeypatch):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(restore, "mark_spent", dies)
+        restore_by_libvirt(domain, path)
+    assert (state_of(domain), image_info(path)["state"]) == ("paused", "ready")
+    result = restore_by_libvirt(domain, path)
+    assert result["plan"]["action"] == "continue"
+    assert (is_well(domain), image_info(path)["state"]) == (True, "spent")
+
+
+def test_a_domain_that_was_started_from_elsewhere_makes_the_image_stale(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    domain.host.virsh("start", domain.name)
+    with pytest.raises(Refused, match=r"started from elsewhere, and the image is stale"):
+        restore_by_libvirt(domain, path)
+    assert state_of(domain) == "running"
+    assert image_info(path)["state"] == "ready"
+
+
+def test_an_image_of_another_domain_is_refused_before_libvirt_is_asked(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    with pytest.raises(Refused, match=rf"is of {domain.name} .*not of other"):
+        restore_by_libvirt(domain, path, domain="other")
+    restore_by_libvirt(domain, path, domain=domain.uuid)
+    assert is_well(domain)
+
+
+def test_the_image_of_another_domain_is_not_replaced(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    other = bytearray(path.read_bytes())
+    position = other.find(domain.uuid.encode())
+    other[position] = ord("f") if other[position] != ord("f") else ord("e")
+    path.write_bytes(other)
+    domain.host.virsh("start", domain.name)
+    domain.wait_passes(1)
+    with pytest.raises(Refused, match=r"which is not this domain.*set overwrite"):
+        save_by_libvirt(domain, path)
+    assert path.read_bytes() == other
+    assert save_by_libvirt(domain, path, overwrite=True)["changed"]
+    assert image_info(path)["uuid"] == domain.uuid
+
+
+def test_a_domain_that_is_not_there_was_saved_or_it_is_an_error(domain, store):
+    with pytest.raises(Refused, match=r"The domain nobody is not running at .*no image at"):
+        save_by_libvirt(domain, store / "domain.save", domain="nobody")
+
+
+def test_autostart_is_off_while_the_domain_is_an_image_and_on_again_afterwards(domain, store):
+    path = store / "domain.save"
+    domain.host.virsh("autostart", domain.name)
+    assert "switched autostart off until it is restored" in save_by_libvirt(domain, path)["actions"]
+    assert not autostarts(domain)
+    domain.host.restart(fresh=True)  # as after a reboot: libvirt starts what is marked for it
+    assert state_of(domain) == "shut off"
+    assert "switched autostart on again" in restore_by_libvirt(domain, path)["actions"]
+    assert autostarts(domain)
+    assert "held" not in domain.host.virsh("dumpxml", "--inactive", domain.name)
+    assert is_well(domain)
+
+
+def test_autostart_is_on_again_after_a_save_that_failed(domain, store, monkeypatch):
+    domain.host.virsh("autostart", domain.name)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SaveFailed, match="there is no virsh to do it with"):
+        save_by_libvirt(domain, store / "domain.save", parallel_channels=2)
+    assert autostarts(domain)
+    assert (os.listdir(store), is_well(domain)) == ([], True)
+
+
+def test_direct_io_left_on_by_a_restore_does_not_end_the_guest_in_the_next_save(domain, store):
+    """T2: libvirt never switches it off, and QEMU dies of a sparse save without a second file."""
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    restore_by_libvirt(domain, path, bypass_cache=True)
+    assert ask_qemu(domain, "query-migrate-parameters")["direct-io"] is True
+    result = save_by_libvirt(domain, path, bypass_cache=False)
+    assert "set direct-io off in QEMU" in result["actions"]
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+def test_what_libvirt_leaks_in_a_failed_save_is_taken_back(domain):
+    """T9: QEMU keeps the removed file open, and the store full, until the guest ends."""
+    small_store = domain.host.small_store
+    with pytest.raises(SaveFailed, match="No space left") as failed:
+        save_by_libvirt(domain, small_store / "domain.save")
+    assert failed.value.facts["guest"]["state"] == "running"
+    labels = [fd["opaque"] for fdset in ask_qemu(domain, "query-fdsets") for fd in fdset["fds"]]
+    assert labels == ["serial0-source"]
+    assert (os.listdir(small_store), is_well(domain)) == ([], True)
+
+
+def test_an_image_that_libvirt_wrote_badly_is_an_error_that_says_the_guest_is_gone(
+    domain, store, monkeypatch
+):
+    path, save = store / "domain.save", _connection.Connection.save
+
+    async def truncates(self, uuid, written, **options):
+        await save(self, uuid, written, **options)
+        os.truncate(written, os.path.getsize(written) // 2)
+
+    monkeypatch.setattr(_connection.Connection, "save", truncates)
+    with pytest.raises(SaveFailed, match=r"so the guest is gone.*Keep that file") as failed:
+        save_by_libvirt(domain, path)
+    assert failed.value.facts["guest"]["state"] == "stopped"
+    assert os.listdir(store) == [".domain.save.partial"]
+
+
+def test_a_save_whose_run_died_is_published_by_the_next(domain, store, monkeypatch):
+    path = store / "domain.save"
+
+    class Killed(BaseException):
+        pass
+
+    async def dies(*_arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run._Save, "_finish", dies)
+        save_by_libvirt(domain, path)
+    assert os.listdir(store) == [".domain.save.partial"]
+    assert save_by_libvirt(domain, path, check_mode=True)["changed"]
+    assert not path.exists()
+    assert save_by_libvirt(domain, path)["changed"]
+    assert leftovers(store) == []
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+def test_what_a_dead_run_left_of_a_domain_that_goes_on_is_removed(domain, store):
+    path = store / "domain.save"
+    (store / ".domain.save.partial").write_bytes(b"LibvirtQemudPart" + bytes(100))
+    assert save_by_libvirt(domain, path)["plan"]["recovers"]["remedy"] == "remove"
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+def test_a_transient_domain_comes_back_as_one(domain, store):
+    path = store / "domain.save"
+    xml = domain.host.virsh("dumpxml", "--inactive", domain.name)
+    domain.host.virsh("undefine", domain.name)
+    save_by_libvirt(domain, path)
+    assert domain.name not in domain.host.virsh("list", "--all", "--name").split()
+    assert save_by_libvirt(domain, path)["changed"] is False
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+    domain.host.define(xml)
+
+
+def test_a_domain_with_a_managed_save_is_neither_saved_nor_restored_over(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    domain.host.virsh("start", domain.name)
+    domain.wait_passes(1)
+    domain.host.virsh("managedsave", domain.name)
+    with pytest.raises(Refused, match="managed save"):
+        save_by_libvirt(domain, store / "other.save")
+    with pytest.raises(Refused, match="virsh managedsave-remove"):
+        restore_by_libvirt(domain, path)
+    domain.host.virsh("managedsave-remove", domain.name)
+
+
+def test_a_spent_image_is_restored_only_where_that_is_allowed(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    restore_by_libvirt(domain, path)
+    domain.host.virsh("destroy", domain.name)
+    with pytest.raises(Refused, match="is spent"):
+        restore_by_libvirt(domain, path)
+    restore_by_libvirt(domain, path, allow=frozenset({"spent"}))
+    assert (is_well(domain), image_info(path)["state"]) == (True, "spent")
+
+
+def test_an_image_that_libvirt_cannot_load_stays_ready_and_nothing_runs(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path, image_version=3)
+    xml = domain.host.virsh("dumpxml", "--inactive", domain.name)
+    disk = domain.disk_path.rename(domain.disk_path.with_suffix(".away"))
+    with pytest.raises(RestoreFailed, match=r"The image is ready. No QEMU holds the domain"):
+        restore_by_libvirt(domain, path)
+    assert (image_info(path)["version"], state_of(domain)) == (3, "shut off")
+    disk.rename(domain.disk_path)
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+    assert domain.host.virsh("dumpxml", "--inactive", domain.name) == xml
+
+
+def test_a_save_that_takes_too_long_is_aborted_and_the_domain_goes_on(domain, store):
+    path = store / "domain.save"
+    needs_program("xz")
+    with pytest.raises(SaveFailed, match=r"The timeout of 0.3 s was over") as failed:
+        save_by_libvirt(domain, path, image_format="xz", timeout_seconds=0.3)
+    assert failed.value.facts["guest"]["state"] == "running"
+    assert (os.listdir(store), is_well(domain)) == ([], True)
+
+
+def test_a_run_that_is_interrupted_leaves_the_domain_as_it_was(domain, store):
+    async def interrupted():
+        options = {"domain": domain.name, "uri": domain.host.uri, "image_format": "xz"}
+        request = DomainSaveRequest(path=str(store / "domain.save"), **options)
+        task = asyncio.ensure_future(run.save_domain(request, check_mode=False))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await task
+
+    needs_program("xz")
+    with pytest.raises(SaveFailed, match="interrupted by a signal"):
+        asyncio.run(interrupted())
+    assert (os.listdir(store), is_well(domain)) == ([], True)
