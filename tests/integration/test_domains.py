@@ -9,11 +9,12 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 from typing import Any
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import LibvirtError, Refused
 from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _connection
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _domain_run as restore
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
@@ -216,6 +217,46 @@ def test_what_libvirt_leaks_in_a_failed_save_is_taken_back(domain):
     labels = [fd["opaque"] for fdset in ask_qemu(domain, "query-fdsets") for fd in fdset["fds"]]
     assert labels == ["serial0-source"]
     assert (os.listdir(small_store), is_well(domain)) == ([], True)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, LibvirtError("Saving", "hung up", 38)])
+def test_a_save_that_libvirt_finished_is_kept_whatever_came_up_meanwhile(
+    domain, store, monkeypatch, error
+):
+    path, save = store / "domain.save", _connection.Connection.save
+
+    async def disturbed(self, *arguments, **options):
+        await save(self, *arguments, **options)
+        raise error
+
+    monkeypatch.setattr(_connection.Connection, "save", disturbed)
+    assert save_by_libvirt(domain, path)["image"]["state"] == "ready"
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+def test_a_guest_whose_qemu_dies_is_crashed_and_not_saved(domain, store, monkeypatch):
+    async def dies(self, *_arguments, **_options):
+        os.kill(domain.pid, signal.SIGKILL)
+        while domain.alive() or state_of(domain) == "running":
+            await asyncio.sleep(0.05)
+        raise LibvirtError("Saving", "Unable to read from monitor", 38)
+
+    monkeypatch.setattr(_connection.Connection, "save", dies)
+    with pytest.raises(SaveFailed, match="its RAM is lost; the domain was not saved") as failed:
+        save_by_libvirt(domain, store / "domain.save")
+    assert failed.value.facts["guest"]["state"] == "crashed"
+    assert os.listdir(store) == []
+
+
+def test_a_description_of_the_operators_goes_into_the_image(domain, store):
+    path, xml = store / "domain.save", store.parent / "domain.xml"
+    described = domain.host.virsh("dumpxml", "--migratable", "--security-info", domain.name)
+    xml.write_text(described.replace("<memory", "<title>from outside</title>\n<memory", 1))
+    save_by_libvirt(domain, path, domain_xml_file=str(xml))
+    assert "from outside" in domain.host.virsh("save-image-dumpxml", path)
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
 
 
 def test_an_image_that_libvirt_wrote_badly_is_an_error_that_says_the_guest_is_gone(

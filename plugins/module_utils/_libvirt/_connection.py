@@ -186,13 +186,16 @@ class Connection:
     async def _abortable(
         self, uuid: str, work: t.Coroutine[t.Any, t.Any, None], timeout_seconds: float | None
     ) -> None:
-        job = asyncio.ensure_future(work)
+        job, cancelled = asyncio.ensure_future(work), False
         try:
             await asyncio.wait([job], timeout=timeout_seconds)
-        finally:
-            if not job.done():
-                await uninterrupted(self._abort(uuid, job))
-        await job
+        except asyncio.CancelledError:
+            cancelled = True
+        if not job.done():
+            await uninterrupted(self._abort(uuid, job))
+        if cancelled and job.exception() is not None:
+            raise asyncio.CancelledError
+        job.result()
 
     async def _abort(self, uuid: str, job: asyncio.Future[None]) -> None:
         """Until the job is over: it may not have begun, or be past the point of no return."""
@@ -229,10 +232,6 @@ class Connection:
     async def resume(self, uuid: str) -> None:
         """Let the vCPUs run."""
         await self._do("Resuming the domain", lambda: self._lookup(uuid).resume())
-
-    async def destroy(self, uuid: str) -> None:
-        """End the domain's QEMU at once."""
-        await self._do("Ending the domain", lambda: self._lookup(uuid).destroy())
 
     async def set_autostart(self, uuid: str, on: bool) -> None:
         """Whether libvirt starts the domain when the host comes up."""

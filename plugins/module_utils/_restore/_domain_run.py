@@ -181,28 +181,20 @@ class _Restore:
                 as_version_3(self.fd, self.image.path)
 
     async def _undo(self, cause: BaseException) -> t.NoReturn:
-        """As before the load: no domain of ours, the image as it was."""
+        """libvirt ends the QEMU of a load that failed. Where it has, the image is as it was; where
+        nobody can tell, or the domain is there, the next run shall find what it needs to know."""
         state = "unknown"
+        with contextlib.suppress(LibvirtError):
+            domain = await self.connection.find(self.uuid)
+            state = domain.state if domain is not None and domain.active else "absent"
         with contextlib.suppress(VmfleetError):
-            state = await self._end_if_held()
-            with contextlib.suppress(VmfleetError, OSError):
-                if self.image.version == 3:
-                    as_version_3(self.fd, self.image.path)
+            if state == "absent" and self.image.version == 3:
+                as_version_3(self.fd, self.image.path)
             if self.image.state == "spent":
-                mark_spent(self.fd, self.image.path, {})
-            else:
+                mark_spent(self.fd, self.image.path, {LOADING: state != "absent"})
+            elif state == "absent":
                 annotate(self.fd, self.image.path, {LOADING: False})
         self._raise(cause, state)
-
-    async def _end_if_held(self) -> str:
-        domain = await self.connection.find(self.uuid)
-        if domain is None or not domain.active:
-            return "absent"
-        if domain.state == "paused":
-            await self.connection.destroy(self.uuid)
-            self.actions.append("ended the QEMU that libvirt had started")
-            return "absent"
-        return domain.state
 
     async def _run(self) -> None:
         """The mark first: from here on nobody may restore the image again."""

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import os
 import time
-import typing as t
 from dataclasses import dataclass, field, replace
 
 from .._errors import ImageInvalid, LibvirtError, Refused, StoreError, VmfleetError
@@ -38,7 +37,7 @@ from .._saveimage._relabel import stamp
 from .._saveimage._verify import Structure, verify_structure
 from .._uninterrupted import uninterrupted
 from ._domain_leftover import treat_leftover
-from ._domain_plan import Offer, plan_domain_save, saved_before
+from ._domain_plan import Offer, check_domain, plan_domain_save, saved_before
 from ._domain_request import DomainSaveRequest
 from ._existing import held, spend
 from ._outcome import SaveOutcome
@@ -80,7 +79,8 @@ class _Save:
         domain = await self.connection.find(self.request.domain)
         if domain is None or not domain.active:
             return self._of_nobody(domain)
-        # A job or a start of libvirt's may be what writes the file that looks left over.
+        check_domain(domain)  # a job would keep QEMU from being asked
+        # Nothing is removed for a save that would then be refused.
         await self._plan(domain, describe_target(path), None)
         left = treat_leftover(path, domain, check_mode=self.check_mode)
         recovers = _recovers(path, left)
@@ -197,11 +197,8 @@ class _Save:
         return structure
 
     async def _verify(self, domain: Domain, plan: SavePlan, image: PartialImage) -> Structure:
-        written = describe(image.fd, image.path)
-        if (written.state, written.uuid) != ("ready", domain.uuid):
-            raise ImageInvalid(
-                image.path, 0, f"it is a {written.state} image of UUID {written.uuid}"
-            )
+        if not _is_whole(image, domain):
+            raise ImageInvalid(image.path, 0, f"it is no whole image of {domain.name}")
         compressor = compressor_of(plan.kind.image_format)
         if compressor is None:
             return verify_structure(image.fd, image.path)
@@ -213,16 +210,23 @@ class _Save:
         except StoreError as exc:
             self.warnings.append(f"The image is of version 2, sparse, and whole: {exc.message}")
 
-    async def _undo(self, domain: Domain, image: PartialImage, cause: BaseException) -> t.NoReturn:
+    async def _undo(self, domain: Domain, image: PartialImage, cause: BaseException) -> None:
+        """Everything as before, and `SaveFailed`; returns where libvirt had saved the domain all
+        the same, so that the file is all there is of it."""
         state = "unknown"
         with contextlib.suppress(VmfleetError):
             now = await self.connection.find(domain.uuid)
             state = now.state if now is not None else _GONE
+        if state == _GONE and _is_whole(image, domain):
+            self.actions.append(f"libvirt had saved it when this came up: {words_of(cause)}")
+            return
         if state not in ("unknown", _GONE):
             with contextlib.suppress(VmfleetError):
                 if await release_autostart(self.connection, domain.uuid):
                     self.actions.append("switched autostart on again")
+            with contextlib.suppress(VmfleetError):
                 await set_direct_io(self.connection, domain.uuid, False)
+            with contextlib.suppress(VmfleetError):
                 if await remove_leaked_fdsets(self.connection, domain.uuid):
                     self.actions.append("took back the descriptors that libvirt left in QEMU")
         if state != "unknown":
@@ -314,6 +318,15 @@ class _Save:
             actions=tuple(self.actions),
             warnings=(*plan.warnings, *self.warnings),
         )
+
+
+def _is_whole(image: PartialImage, domain: Domain) -> bool:
+    """Whether libvirt finished the file: its magic is complete only once all is written."""
+    try:
+        written = describe(image.fd, image.path)
+    except ImageInvalid:
+        return False
+    return (written.state, written.uuid) == ("ready", domain.uuid)
 
 
 def _recovers(path: str, left: tuple[str, str] | None) -> dict[str, str] | None:
