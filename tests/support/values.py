@@ -9,6 +9,7 @@ import typing as t
 from dataclasses import replace
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._image_record import SavedImage
+from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt._domain import Domain
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._bookmark import (
     Bookmark,
     StateBefore,
@@ -52,6 +53,21 @@ SURROUNDINGS = Surroundings(
     environment={},
     namespaces={},
 )
+
+
+def a_domain(state: str = "running", **changes: t.Any) -> Domain:
+    """A persistent domain web01."""
+    values = {
+        "name": "web01",
+        "uuid": UUID,
+        "state": state,
+        "persistent": True,
+        "autostart": False,
+        "has_managed_save": False,
+        "memory_bytes": 1 << 30,
+        **changes,
+    }
+    return Domain(**values)
 
 
 def a_guest(**changes: t.Any) -> Guest:

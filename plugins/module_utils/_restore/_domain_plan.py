@@ -13,10 +13,7 @@ import typing as t
 from .._errors import Refused
 from .._image_record import SavedImage
 from .._libvirt._domain import Domain
-from .._qemu._negotiation import MAPPED_RAM, Negotiated
 from ._domain_request import DomainRestoreRequest
-
-_MOST_CHANNELS = 4
 
 
 class Step(enum.Enum):
@@ -86,30 +83,4 @@ def _refuse(domain: Domain, why: str) -> t.NoReturn:
     raise Refused(
         f"The domain {domain.name} cannot be restored: {why}.",
         guest={"name": domain.name, "uuid": domain.uuid, "state": domain.state},
-    )
-
-
-def negotiate_domain(
-    request: DomainRestoreRequest, layout: str, *, cpu_count: int, may_choose: bool
-) -> Negotiated:
-    """Channels and cache; libvirt sets the rest. ``may_choose``: libvirt can be told channels."""
-    channels, asked = 0, request.parallel_channels
-    if layout == MAPPED_RAM:
-        channels = asked or (min(cpu_count, _MOST_CHANNELS) if may_choose else 1)
-    bypass = bool(request.bypass_cache)
-    return Negotiated(
-        layout=layout,
-        channels=channels,
-        bypass_cache=bypass,
-        capabilities_on=("mapped-ram", "multifd") if layout == MAPPED_RAM else (),
-        apply=(),
-        put_back=(),
-        reasons={
-            "bypass_cache": "asked for" if bypass else "libvirt's default",
-            "parallel_channels": "asked for"
-            if asked
-            else f"one for each of {cpu_count} processors, at most {_MOST_CHANNELS}",
-        },
-        degraded=(),
-        exit_on_error_supported=False,
     )

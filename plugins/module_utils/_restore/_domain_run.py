@@ -23,6 +23,7 @@ from .._image_record import CONTINUED, SavedImage, describe
 from .._libvirt._autostart import release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
 from .._libvirt._domain import Domain
+from .._libvirt_transfer import left_to_libvirt
 from .._qemu._negotiation import MAPPED_RAM
 from .._saveimage._life import annotate, life_notes, mark_ready, mark_spent
 from .._saveimage._prefix import read_prefix
@@ -32,7 +33,7 @@ from .._saveimage._relabel import as_sparse, as_version_3
 from .._saveimage._verify import Structure, verify_structure
 from .._uninterrupted import uninterrupted
 from ._checks import look_at_image, refuse_problems
-from ._domain_plan import Step, check_owner, decide, negotiate_domain
+from ._domain_plan import Step, check_owner, decide
 from ._domain_request import DomainRestoreRequest
 from ._failing import RestoreFailed
 from ._image_file import open_image
@@ -143,9 +144,10 @@ class _Restore:
             compressor=self.image.compressor,
             run_afterwards=wanted,
             launch="libvirt" if step is Step.LOAD else None,
-            negotiated=negotiate_domain(
-                self.request,
+            negotiated=left_to_libvirt(
                 self.image.layout,
+                channels_asked=self.request.parallel_channels,
+                bypass_cache_asked=self.request.bypass_cache,
                 cpu_count=len(os.sched_getaffinity(0)),
                 may_choose=recent,
             ),

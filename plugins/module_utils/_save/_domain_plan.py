@@ -13,12 +13,12 @@ from .._errors import Refused
 from .._image_record import SavedImage
 from .._libvirt._domain import Domain
 from .._libvirt._qemu_conf import QemuConf
+from .._libvirt_transfer import left_to_libvirt
 from .._qemu._negotiation import MAPPED_RAM, SEQUENTIAL, Negotiated
 from ._domain_request import DomainSaveRequest
 from ._plan import ImageKind, SavePlan
 
 _METADATA_BYTES = 16 << 20
-_MOST_CHANNELS = 4
 _RUNNING = "running"
 
 # What is in the way of a save, by the domain's state.
@@ -117,36 +117,20 @@ def _require_sparse(offer: Offer, what: str) -> None:
 def negotiate_domain(
     request: DomainSaveRequest, kind: ImageKind, offer: Offer, *, cpu_count: int
 ) -> Negotiated:
-    """Channels and cache. libvirt sets what goes with them itself, so there are no steps.
-
-    Raises `Refused`.
-    """
-    channels, asked = 0, request.parallel_channels
-    if kind.layout == MAPPED_RAM:
-        channels = asked or min(cpu_count, _MOST_CHANNELS)
-    elif asked is not None:
+    """Channels and cache. Raises `Refused`."""
+    asked = request.parallel_channels
+    if kind.layout == SEQUENTIAL and asked is not None:
         raise Refused(
             f"parallel_channels {asked} does not go with format {kind.image_format}, which is one "
             "stream. Leave it out, or ask for sparse."
         )
-    bypass = bool(request.bypass_cache)
-    if bypass and kind.layout == MAPPED_RAM and not offer.direct_io:
+    if request.bypass_cache and kind.layout == MAPPED_RAM and not offer.direct_io:
         raise Refused("bypass_cache with a sparse image needs, under the domain, QEMU 9.1.")
-    return Negotiated(
-        layout=kind.layout,
-        channels=channels,
-        bypass_cache=bypass,
-        capabilities_on=("mapped-ram", "multifd") if kind.layout == MAPPED_RAM else (),
-        apply=(),
-        put_back=(),
-        reasons={
-            "bypass_cache": "asked for" if bypass else "libvirt's default",
-            "parallel_channels": "asked for"
-            if asked
-            else f"one for each of {cpu_count} processors, at most {_MOST_CHANNELS}",
-        },
-        degraded=(),
-        exit_on_error_supported=False,
+    return left_to_libvirt(
+        kind.layout,
+        channels_asked=asked,
+        bypass_cache_asked=request.bypass_cache,
+        cpu_count=cpu_count,
     )
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt._domain import Domain
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_plan import (
     Step,
     check_owner,
     decide,
-    negotiate_domain,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_request import (
     DomainRestoreRequest,
@@ -22,22 +20,9 @@ from ansible_collections.vmfleet.suspend.tests.support.values import (
     IMAGE,
     OTHER_UUID,
     UUID,
+    a_domain,
     an_image,
 )
-
-
-def a_domain(state, **changes):
-    values = {
-        "name": "web01",
-        "uuid": UUID,
-        "state": state,
-        "persistent": True,
-        "autostart": False,
-        "has_managed_save": False,
-        "memory_bytes": 1 << 30,
-        **changes,
-    }
-    return Domain(**values)
 
 
 def a_request(**options):
@@ -119,18 +104,3 @@ def test_an_image_is_found_by_name_or_uuid(named):
 def test_the_image_of_another_domain_is_refused(image, words):
     with pytest.raises(Refused, match=words):
         check_owner(an_image(**image), a_request())
-
-
-@pytest.mark.parametrize(
-    ("layout", "asked", "may_choose", "channels"),
-    [
-        ("mapped-ram", None, True, 2),
-        ("mapped-ram", 8, True, 8),
-        ("mapped-ram", None, False, 1),
-        ("sequential", None, True, 0),
-    ],
-)
-def test_channels(layout, asked, may_choose, channels):
-    request = a_request(parallel_channels=asked)
-    found = negotiate_domain(request, layout, cpu_count=2, may_choose=may_choose)
-    assert found.channels == channels

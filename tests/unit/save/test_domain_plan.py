@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt._domain import Domain
 from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt._qemu_conf import QemuConf
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_plan import (
     Offer,
@@ -24,6 +23,7 @@ from ansible_collections.vmfleet.suspend.tests.support.values import (
     IMAGE,
     OTHER_UUID,
     UUID,
+    a_domain,
     an_image,
 )
 
@@ -31,20 +31,6 @@ ALL = Offer(choice=True, sparse=True, direct_io=True)
 QEMU_9_0 = Offer(choice=True, sparse=True, direct_io=False)
 OLD_QEMU = Offer(choice=True, sparse=False, direct_io=False)
 OLD_LIBVIRT = Offer(choice=False, sparse=False, direct_io=True)
-
-
-def a_domain(**changes):
-    values = {
-        "name": "web01",
-        "uuid": UUID,
-        "state": "running",
-        "persistent": True,
-        "autostart": False,
-        "has_managed_save": False,
-        "memory_bytes": 1 << 30,
-        **changes,
-    }
-    return Domain(**values)
 
 
 def a_request(**options):
