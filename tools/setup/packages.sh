@@ -21,7 +21,7 @@ libvirt-daemon|11.2|libvirt_is_recent|libvirtd itself, of which the tests start 
 libvirt-clients|11.2|libvirt_is_recent|virsh, to compare with
 libvirt-dev|11.2|libvirt_can_be_bound|libvirt-python is built with it
 pkg-config|0.29|libvirt_can_be_bound|libvirt-python is built with it
-gcc|4:8|libvirt_can_be_bound|libvirt-python is built with it
+gcc|8|libvirt_can_be_bound|libvirt-python is built with it
 libc6-dev|2.28|libvirt_can_be_bound|libvirt-python is built with it
 python3-dev|3.11|python_has_headers|libvirt-python is built with it
 '
