@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -245,6 +246,8 @@ def test_a_save_that_libvirt_finished_is_kept_whatever_came_up_meanwhile(
 
 
 def test_a_guest_whose_qemu_dies_is_crashed_and_not_saved(domain, store, monkeypatch):
+    domain.host.virsh("autostart", domain.name)
+
     async def dies(self, *_arguments, **_options):
         os.kill(domain.pid, signal.SIGKILL)
         while domain.alive() or state_of(domain) == "running":
@@ -255,6 +258,7 @@ def test_a_guest_whose_qemu_dies_is_crashed_and_not_saved(domain, store, monkeyp
     with pytest.raises(SaveFailed, match="its RAM is lost; the domain was not saved") as failed:
         save_by_libvirt(domain, store / "domain.save")
     assert failed.value.facts["guest"]["state"] == "crashed"
+    assert autostarts(domain)
     assert os.listdir(store) == []
 
 
@@ -303,6 +307,96 @@ def test_a_save_whose_run_died_is_published_by_the_next(domain, store, monkeypat
     assert leftovers(store) == []
     restore_by_libvirt(domain, path)
     assert is_well(domain)
+
+
+def wait_for_a_job_on(domain, path):
+    end = time.monotonic() + 20
+    while "Unbounded" not in domain.host.virsh("domjobinfo", domain.name) or not path.exists():
+        assert time.monotonic() < end, "libvirt does not begin to save it"
+
+
+def test_a_run_that_is_killed_does_not_end_the_save_and_the_next_publishes_it(domain, store):
+    needs_program("xz")
+    path, hidden = store / "domain.save", store / ".domain.save.partial"
+    domain.host.virsh("autostart", domain.name)
+    child = os.fork()
+    if child == 0:
+        try:
+            save_by_libvirt(domain, path, image_format="xz")
+        finally:
+            os._exit(1)
+    wait_for_a_job_on(domain, hidden)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with pytest.raises(Refused, match="a job of libvirt's runs on it"):
+        save_by_libvirt(domain, path)
+    while domain.alive():
+        time.sleep(0.1)
+    assert save_by_libvirt(domain, path)["changed"]
+    assert leftovers(store) == []
+    restore_by_libvirt(domain, path)
+    assert (is_well(domain), autostarts(domain)) == (True, True)
+
+
+def test_a_daemon_that_is_killed_leaves_a_domain_that_the_next_run_saves(domain, store):
+    needs_program("xz")
+    path, hidden = store / "domain.save", store / ".domain.save.partial"
+
+    async def daemon_dies():
+        options = {"domain": domain.name, "uri": domain.host.uri, "image_format": "xz"}
+        request = DomainSaveRequest(path=str(path), **options)
+        task = asyncio.ensure_future(run.save_domain(request, check_mode=False))
+        await asyncio.to_thread(wait_for_a_job_on, domain, hidden)
+        domain.host.kill()
+        await task
+
+    with pytest.raises(SaveFailed, match="is not known: look with virsh domstate") as failed:
+        asyncio.run(daemon_dies())
+    assert failed.value.facts["guest"]["state"] == "unknown"
+    domain.host.restart(fresh=False)
+    assert state_of(domain) == "running"  # libvirt lets a guest go on whose save it lost
+    assert save_by_libvirt(domain, path)["plan"]["recovers"]["path"] == str(hidden)
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+def test_a_leftover_of_another_domain_is_left_to_its_own_save(domain, store):
+    path, hidden = store / "domain.save", store / ".domain.save.partial"
+    save_by_libvirt(domain, path)
+    path.rename(hidden)
+    with pytest.raises(Refused, match=rf"left by a save of {domain.name} .*Run that save again"):
+        save_by_libvirt(domain, path, domain="other")
+    assert hidden.exists()
+    assert save_by_libvirt(domain, path)["changed"]
+
+
+def test_a_whole_leftover_does_not_replace_a_ready_image(domain, store):
+    path, hidden = store / "domain.save", store / ".domain.save.partial"
+    save_by_libvirt(domain, path)
+    shutil.copyfile(path, hidden)
+    with pytest.raises(Refused, match="its name is taken by a ready image"):
+        save_by_libvirt(domain, path)
+    assert hidden.exists()
+
+
+def test_an_autostart_that_a_dead_run_left_off_is_switched_on_by_the_next(
+    domain, store, monkeypatch
+):
+    path = store / "domain.save"
+    domain.host.virsh("autostart", domain.name)
+    save_by_libvirt(domain, path)
+
+    async def dies_before(self):
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore._Restore, "_switch_autostart_on", dies_before)
+        restore_by_libvirt(domain, path)
+    assert not autostarts(domain)
+    assert restore_by_libvirt(domain, path, check_mode=True)["changed"]
+    assert restore_by_libvirt(domain, path)["changed"]
+    assert autostarts(domain)
+    assert restore_by_libvirt(domain, path)["changed"] is False
 
 
 def test_what_a_dead_run_left_of_a_domain_that_goes_on_is_removed(domain, store):

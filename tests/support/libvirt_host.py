@@ -91,6 +91,12 @@ class LibvirtHost:
             (self.directory / "run").mkdir()
         self._run()
 
+    def kill(self) -> None:
+        """End the daemon at once; its domains go on."""
+        assert self._daemon is not None, "the daemon does not run"
+        self._daemon.kill()
+        self._daemon.wait(_STOP_SECONDS)
+
     def _run(self) -> Self:
         binds = [f"mount --bind '{self.directory}/{own}' {place}" for place, own in _PLACES.items()]
         run = f"exec libvirtd --pid-file '{self.directory}/libvirtd.pid'"

@@ -10,6 +10,7 @@ write down how they were called.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -233,3 +234,10 @@ def test_what_stays_unusable_after_the_installation_is_an_error(machine):
     ended = machine.install_missing_packages()
     assert ended.returncode != 0
     assert "Installed, but still not usable" in ended.stderr
+
+
+def test_no_least_version_has_an_epoch_since_those_of_candidates_are_ignored():
+    text = (CHECKOUT / "tools" / "setup" / "packages.sh").read_text()
+    rows = [line.split("|") for line in text.splitlines() if re.fullmatch(r"[a-z0-9-]+\|.*", line)]
+    assert len(rows) >= 10
+    assert [row[0] for row in rows if len(row) != 4 or ":" in row[1]] == []

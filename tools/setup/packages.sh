@@ -5,7 +5,7 @@
 # System packages: installed only where one is missing, only by root, only while no guest runs.
 # What cannot be done here is printed as the commands that do it.
 
-# One row per package: name | least version | how to see that it is there already | why.
+# One row per package: name | least version, without an epoch | how to see that it is there already | why.
 # A package whose version in the distribution is below the least comes from its backports.
 PACKAGES='
 qemu-system-x86|9.1|qemu_is_recent|runs the guests: saving with mapped-ram past the page cache needs QEMU 9.1
@@ -19,11 +19,11 @@ readonly LIBVIRT_PACKAGES='
 libvirt-daemon-driver-qemu|11.2|libvirt_is_recent|runs domains: save images of format sparse need libvirt 11.2
 libvirt-daemon|11.2|libvirt_is_recent|libvirtd itself, of which the tests start their own
 libvirt-clients|11.2|libvirt_is_recent|virsh, to compare with
-libvirt-dev|11.2|libvirt_can_be_bound|libvirt-python is built with it
-pkg-config|0.29|libvirt_can_be_bound|libvirt-python is built with it
-gcc|8|libvirt_can_be_bound|libvirt-python is built with it
-libc6-dev|2.28|libvirt_can_be_bound|libvirt-python is built with it
-python3-dev|3.11|python_has_headers|libvirt-python is built with it
+libvirt-dev|11.2|for_the_binding test -e /usr/include/libvirt/libvirt.h|libvirt-python is built with it
+pkg-config|0.29|for_the_binding command -v pkg-config|libvirt-python is built with it
+gcc|8|for_the_binding command -v gcc|libvirt-python is built with it
+libc6-dev|2.28|for_the_binding test -e /usr/include/errno.h|libvirt-python is built with it
+python3-dev|3.11|for_the_binding python_has_headers|libvirt-python is built with it
 '
 readonly BACKPORTS_NAME=vmfleet-suspend-backports
 
@@ -97,17 +97,15 @@ libvirt_is_recent() {
         compgen -G '/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/null
 }
 
-# Built once, the binding stays in its environment.
-libvirt_can_be_bound() {
-    libvirt_binding_is_there ||
-        { pkg-config --exists 'libvirt >= 11.2' && printf '#include <errno.h>\n' | gcc -E -o /dev/null -; }
+# What builds the binding is needed once: the binding stays in its environment.
+for_the_binding() { # CHECK...
+    libvirt_binding_is_there || "$@"
 }
 
 python_has_headers() {
     local python
-    libvirt_binding_is_there && return
-    python=$(find_controller_python) || return
-    "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
+    python=$(find_controller_python) &&
+        "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
 }
 
 # What only some tests need is installed beside QEMU, never for its own sake: where QEMU is there
@@ -249,7 +247,7 @@ check_simulation() { # COMMAND
                 while read -r name version; do is_recent "$version" "$minimum" || say "$name $version"; done)"
     done <<<"$PACKAGES"
 
-    awk '$2 != "-" {print "exchanges " $1 " " $2 " for " $3}' <<<"$changes"
+    awk 'NF && $2 != "-" {print "exchanges " $1 " " $2 " for " $3}' <<<"$changes"
     installs=$(awk '$2 == "-" {print $1}' <<<"$changes")
     [ -z "$installs" ] || fold -s -w 100 <<<"installs $(paste -sd ' ' <<<"$installs")"
 }

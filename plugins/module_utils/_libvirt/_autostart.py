@@ -24,10 +24,15 @@ async def hold_autostart(connection: Connection, domain: Domain) -> bool:
     return True
 
 
+async def is_held(connection: Connection, uuid: str) -> bool:
+    """Whether a save switched it off."""
+    return await connection.has_autostart_note(uuid)
+
+
 async def release_autostart(connection: Connection, uuid: str) -> bool:
     """Switch on again what `hold_autostart` switched off, whichever run that was. True when it
     was."""
-    if not await connection.has_autostart_note(uuid):
+    if not await is_held(connection, uuid):
         return False
     await connection.set_autostart(uuid, True)
     await connection.note_autostart(uuid, False)

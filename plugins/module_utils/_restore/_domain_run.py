@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from .._errors import LibvirtError, Refused, StoreError, VmfleetError
 from .._failure import facts_of, words_of
 from .._image_record import CONTINUED, SavedImage, describe
-from .._libvirt._autostart import release_autostart
+from .._libvirt._autostart import is_held, release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
 from .._libvirt._domain import Domain
 from .._libvirt_transfer import left_to_libvirt
@@ -114,9 +114,11 @@ class _Restore:
         found = domain.state if domain is not None and domain.active else "absent"
         plan = self._plan(step, reason, wanted)
         if step is Step.NOTHING:
-            if found == "running" and not self.check_mode:
-                await self._switch_autostart_on()  # should a run have died just before that
-            return self._outcome(plan, found, found, changed=bool(self.actions))
+            # Should a run have died just before it switched autostart on.
+            late = found == "running" and await is_held(self.connection, self.uuid)
+            if late and not self.check_mode:
+                await self._switch_autostart_on()
+            return self._outcome(plan, found, found, changed=late)
         if self.check_mode:
             if wanted:
                 self.image_state = "removed" if self.request.remove_image else "spent"

@@ -7,21 +7,36 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, replace
 
 from .._errors import ImageInvalid, Refused
 from .._image_record import SavedImage, describe, describe_target
 from .._libvirt._domain import Domain
 from .._saveimage._publish import PartialImage, partial_path
 from .._saveimage._verify import verify_structure
+from ._domain_plan import is_of
+from ._domain_request import DomainSaveRequest
 
 
-def treat_leftover(path: str, domain: Domain | None, *, check_mode: bool) -> tuple[str, str] | None:
-    """Remove or publish the unfinished file of ``path``; nothing in check mode. Returns what is
-    done and why, None where nothing was left.
+@dataclass(frozen=True)
+class Treated:
+    """What was done with the unfinished file, or in check mode would be, and why. ``image``: what
+    is published, under its own name; None where the file is removed."""
+
+    remedy: str
+    reason: str
+    image: SavedImage | None = None
+
+
+def treat_leftover(
+    request: DomainSaveRequest, domain: Domain | None, *, check_mode: bool
+) -> Treated | None:
+    """Remove or publish the unfinished file of the request; nothing in check mode. None where
+    nothing was left.
 
     Raises `Refused` for what must be looked at, `ImageLocked` while its run lives.
     """
-    image = PartialImage.adopt(path, partial_path(path))
+    image = PartialImage.adopt(request.path, partial_path(request.path))
     if image is None:
         return None
     with contextlib.closing(image):
@@ -31,21 +46,27 @@ def treat_leftover(path: str, domain: Domain | None, *, check_mode: bool) -> tup
                 f"{image.path} was left by a save over QMP that died. Run that save again, with "
                 "its qmp_socket: it finishes or undoes what was begun."
             )
+        if saved is not None and not is_of(saved, request.domain, domain):
+            raise Refused(
+                f"{image.path} was left by a save of {saved.name} (UUID {saved.uuid}) that died. "
+                "Run that save again: it finishes or undoes what was begun."
+            )
         if domain is not None and domain.active:
             if not check_mode:
                 image.discard()
-            return "remove", "the domain goes on, and its save was never finished"
+            return Treated("remove", "the domain goes on, and its save was never finished")
         if saved is None or saved.state != "ready":
             raise Refused(
                 f"{image.path} was left by a save that died, and is not whole; no QEMU holds the "
                 "guest any more. Its RAM is lost. Remove that file by hand, then start the domain.",
                 guest={"state": "crashed"},
             )
-        _refuse_if_taken(path, saved)
+        _refuse_if_taken(request.path, saved)
         if not check_mode:
             image.sync()
             image.give_name()
-        return "publish", "libvirt finished the save that its run did not live to see"
+        reason = "libvirt finished the save that its run did not live to see"
+        return Treated("publish", reason, replace(saved, path=request.path))
 
 
 def _read(image: PartialImage) -> SavedImage | None:

@@ -191,13 +191,18 @@ def plan_domain_save(
     )
 
 
+def is_of(image: SavedImage, named: str, domain: Domain | None) -> bool:
+    """Whether an image is of the domain that was named; ``domain``: what libvirt knows of it."""
+    if domain is not None:
+        return image.uuid == domain.uuid
+    return named == image.name or named.lower() == image.uuid
+
+
 def saved_before(request: DomainSaveRequest, existing: SavedImage | None) -> str | None:
     """Why a domain that is not there was not saved into this path before; None when it was."""
     if existing is None:
         return f"there is no image at {request.path}"
-    if request.domain not in (existing.name, existing.uuid) and (
-        request.domain.lower() != existing.uuid
-    ):
+    if not is_of(existing, request.domain, None):
         return f"the image at {request.path} is of {existing.name} (UUID {existing.uuid})"
     if existing.state != "ready":
         return f"the image at {request.path} is {existing.state}"

@@ -32,12 +32,13 @@ from .._qemu._negotiation import MAPPED_RAM
 from .._saveimage._compressors import compressor_of
 from .._saveimage._lock import is_at
 from .._saveimage._prefix import ALIGNMENT_BYTES
-from .._saveimage._publish import PartialImage, check_target
+from .._saveimage._publish import PartialImage, check_target, partial_path
 from .._saveimage._relabel import stamp
 from .._saveimage._verify import Structure, verify_structure
 from .._uninterrupted import uninterrupted
-from ._domain_leftover import treat_leftover
-from ._domain_plan import Offer, check_domain, plan_domain_save, saved_before
+from ._domain_absent import save_of_absent_domain
+from ._domain_leftover import Treated, treat_leftover
+from ._domain_plan import Offer, check_domain, plan_domain_save
 from ._domain_request import DomainSaveRequest
 from ._existing import held, spend
 from ._outcome import SaveOutcome
@@ -78,18 +79,18 @@ class _Save:
         check_target(path)
         domain = await self.connection.find(self.request.domain)
         if domain is None or not domain.active:
-            return self._of_nobody(domain)
+            return save_of_absent_domain(self.request, domain, check_mode=self.check_mode)
         check_domain(domain)  # a job would keep QEMU from being asked
         # Nothing is removed for a save that would then be refused.
         await self._plan(domain, describe_target(path), None)
-        left = treat_leftover(path, domain, check_mode=self.check_mode)
+        left = treat_leftover(self.request, domain, check_mode=self.check_mode)
         recovers = _recovers(path, left)
         existing = describe_target(path)
         if self.check_mode:
             plan = await self._plan(domain, existing, None)
             return self._outcome(replace(plan, recovers=recovers), domain, existing)
         if left is not None:
-            self.actions.append(f"removed what a run that died had left: {left[1]}")
+            self.actions.append(f"removed what a run that died had left: {left.reason}")
         with held(existing) as fd, contextlib.closing(PartialImage.create(path)) as image:
             self.actions.append(f"created {image.path}")
             try:
@@ -220,10 +221,11 @@ class _Save:
         if state == _GONE and _is_whole(image, domain):
             self.actions.append(f"libvirt had saved it when this came up: {words_of(cause)}")
             return
-        if state not in ("unknown", _GONE):
+        if state != "unknown" and domain.persistent:
             with contextlib.suppress(VmfleetError):
                 if await release_autostart(self.connection, domain.uuid):
                     self.actions.append("switched autostart on again")
+        if state not in ("unknown", _GONE):
             with contextlib.suppress(VmfleetError):
                 await set_direct_io(self.connection, domain.uuid, False)
             with contextlib.suppress(VmfleetError):
@@ -249,46 +251,6 @@ class _Save:
             },
             actions=list(self.actions),
         ) from cause
-
-    def _of_nobody(self, domain: Domain | None) -> SaveOutcome:
-        """No QEMU has it: saved before, finished now, or impossible."""
-        request = self.request
-        if domain is not None and domain.has_managed_save:
-            raise Refused(
-                f"The domain {domain.name} is not running; libvirt holds it in a managed save, "
-                "which the next start of it uses up.",
-                guest={"name": domain.name, "uuid": domain.uuid, "state": _GONE},
-            )
-        before = describe_target(request.path)
-        left = treat_leftover(request.path, domain, check_mode=self.check_mode)
-        there = describe_target(request.path)
-        published = left is not None
-        why = None if published and self.check_mode else saved_before(request, there)
-        if why is not None:
-            raise Refused(
-                f"The domain {request.domain} is not running at {request.uri}, and it was not "
-                f"saved before: {why}.",
-                guest={"state": "absent" if domain is None else _GONE},
-            )
-        image = there or before
-        if left is not None and not self.check_mode:
-            self.actions.append(f"published {request.path}: {left[1]}")
-        return SaveOutcome(
-            changed=published,
-            message=f"The save of {request.domain} to {request.path} was finished."
-            if published
-            else f"{request.domain} was saved to {request.path} before.",
-            reason=left[1] if left is not None else "its image is ready and no QEMU holds it",
-            name=image.name if image is not None else request.domain,
-            uuid=image.uuid if image is not None else None,
-            pid=None,
-            state_before="stopped",
-            state_after="stopped",
-            image_before=before,
-            image_state="ready",
-            image_after=there,
-            actions=tuple(self.actions),
-        )
 
     def _outcome(
         self,
@@ -329,8 +291,10 @@ def _is_whole(image: PartialImage, domain: Domain) -> bool:
     return (written.state, written.uuid) == ("ready", domain.uuid)
 
 
-def _recovers(path: str, left: tuple[str, str] | None) -> dict[str, str] | None:
-    return None if left is None else {"path": path, "remedy": left[0], "reason": left[1]}
+def _recovers(path: str, left: Treated | None) -> dict[str, str] | None:
+    if left is None:
+        return None
+    return {"path": partial_path(path), "remedy": left.remedy, "reason": left.reason}
 
 
 def _advice(state: str, domain: Domain, path: str) -> str:
