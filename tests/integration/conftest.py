@@ -70,7 +70,12 @@ def ran_by_nobody(tiny_guest: Callable[..., TinyGuest], tmp_path: Path) -> Itera
         if place.stat().st_mode & 0o077 == 0:
             place.chmod(0o711)
     child = subprocess.Popen(
-        guest.argv(), stdin=subprocess.DEVNULL, user=NOBODY, group=NOBODY, extra_groups=[NOBODY]
+        guest.argv(),
+        stdin=subprocess.DEVNULL,
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[NOBODY],
+        cwd="/",  # its QEMU is started there again, and the checkout may be closed to nobody
     )
     guest.wait_passes(1)
     yield guest

@@ -330,7 +330,7 @@ def test_a_run_that_is_killed_does_not_end_the_save_and_the_next_publishes_it(do
     os.waitpid(child, 0)
     with pytest.raises(Refused, match="a job of libvirt's runs on it"):
         save_by_libvirt(domain, path)
-    while domain.alive():
+    while state_of(domain) != "shut off":
         time.sleep(0.1)
     assert save_by_libvirt(domain, path)["changed"]
     assert leftovers(store) == []
@@ -397,6 +397,26 @@ def test_an_autostart_that_a_dead_run_left_off_is_switched_on_by_the_next(
     assert restore_by_libvirt(domain, path)["changed"]
     assert autostarts(domain)
     assert restore_by_libvirt(domain, path)["changed"] is False
+
+
+def test_a_domain_that_ends_while_it_is_looked_at_has_ended(domain, monkeypatch):
+    libvirt = _connection.libvirt
+    job_info = libvirt.virDomain.jobInfo
+
+    def ends_first(self):
+        domain.host.virsh("destroy", domain.name)
+        return job_info(self)
+
+    async def look():
+        connection = await _connection.Connection.open(domain.host.uri)
+        try:
+            return await connection.find(domain.name)
+        finally:
+            await connection.close()
+
+    monkeypatch.setattr(libvirt.virDomain, "jobInfo", ends_first)
+    found = asyncio.run(look())
+    assert (found.state, found.job, found.active) == ("shutoff", False, False)
 
 
 def test_what_a_dead_run_left_of_a_domain_that_goes_on_is_removed(domain, store):

@@ -30,8 +30,7 @@ except ImportError:
 
 # libvirt include/libvirt/virterror.h
 NO_DOMAIN = 42
-INVALID_OPERATION = 55
-ABORTED = 78
+_NOT_RUNNING = 55
 _NO_METADATA = 80
 _NAMESPACE = "urn:vmfleet:suspend:1"
 _NAMESPACE_PREFIX = "vmfleet"
@@ -50,6 +49,15 @@ async def _in_thread(call: t.Callable[[], _Result]) -> _Result:
 
 def _kept_quiet(_context: object, _error: object) -> None:
     """libvirt-python would print what it raises."""
+
+
+def _has_job(domain: t.Any) -> bool:
+    try:
+        return bool(domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() == _NOT_RUNNING:
+            return False
+        raise
 
 
 class Connection:
@@ -99,6 +107,8 @@ class Connection:
 
         def look() -> Domain:
             found = self._lookup(name_or_uuid)
+            job = _has_job(found)
+            # After that: a domain that ended meanwhile is seen to have ended.
             state, reason = found.state()
             active = bool(found.isActive())
             persistent = bool(found.isPersistent())
@@ -111,7 +121,7 @@ class Connection:
                 has_managed_save=bool(found.hasManagedSaveImage()),
                 memory_bytes=found.info()[1] << 10,
                 starting=(state, reason) == (_PAUSED, _PAUSED_STARTING_UP),
-                job=active and found.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE,
+                job=active and job,
             )
 
         try:
