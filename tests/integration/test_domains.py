@@ -400,7 +400,7 @@ def test_an_autostart_that_a_dead_run_left_off_is_switched_on_by_the_next(
 
 
 def test_a_domain_that_ends_while_it_is_looked_at_has_ended(domain, monkeypatch):
-    libvirt = _connection.libvirt
+    libvirt = vars(_connection)["libvirt"]
     job_info = libvirt.virDomain.jobInfo
 
     def ends_first(self):
