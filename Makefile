@@ -3,8 +3,11 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
+# Most of a test's time is waiting for a guest, so that three share two processors well. A file's
+# tests stay together: they share what is costly to start.
+WORKERS ?= --numprocesses=3 --dist=loadfile
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint sanity unit integration bench shell clean setup
+.PHONY: help demo test test-full lint sanity unit integration molecule bench shell clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -15,13 +18,11 @@ setup:
 demo: setup ## save a real guest, look at the image, bring it back; the guest checks its own memory
 	@tools/shell.sh ansible-playbook vmfleet.suspend.demo
 
-test: lint sanity ## lint, ansible-test sanity, unit and integration tests
-	@tools/setup.sh libvirt
-	@tools/shell.sh pytest
+test: lint sanity molecule ## lint, ansible-test sanity, molecule, unit and integration tests
+	@tools/shell.sh pytest $(WORKERS)
 
-test-full: lint sanity ## the same with every cell of the matrices
-	@tools/setup.sh libvirt
-	@tools/shell.sh pytest --full
+test-full: lint sanity molecule ## the same with every cell of the matrices
+	@tools/shell.sh pytest $(WORKERS) --full
 
 lint: setup ## everything that only reads the tree: style, types, layers, documentation, packaging
 	@tools/lint.sh
@@ -30,11 +31,15 @@ sanity: setup ## ansible-test sanity on every Python from 3.8 on that this machi
 	@tools/sanity.sh
 
 unit: setup ## unit tests only
-	@tools/shell.sh pytest tests/unit
+	@tools/shell.sh pytest $(WORKERS) tests/unit
 
 integration: setup ## tests on real guests only
 	@tools/setup.sh libvirt
-	@tools/shell.sh pytest tests/integration
+	@tools/shell.sh pytest $(WORKERS) tests/integration
+
+molecule: setup ## the roles' scenarios, each on a host of its own
+	@tools/setup.sh libvirt
+	@tools/molecule.sh
 
 bench: setup ## measure, libvirt beside it; prints figures, judges none
 	@tools/setup.sh libvirt

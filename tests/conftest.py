@@ -62,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "full: a cell of a matrix that only `make test-full` (--full) runs"
     )
+    if config.getoption("--write-docs") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--write-docs needs one process: a page has rows of several files")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -25,8 +25,8 @@ check() { # NAME COMMAND...
 
 # mypy sees the files through the link tree, under their real module names.
 types() {
-    local status=0 output
-    output=$(mypy -p ansible_collections.vmfleet.suspend.plugins -p ansible_collections.vmfleet.suspend.tests) || status=$?
+    local all=ansible_collections.vmfleet.suspend status=0 output
+    output=$(mypy -p "$all.plugins" -p "$all.roles" -p "$all.tests") || status=$?
     printf '%s\n' "${output//.build\/collections\/ansible_collections\/vmfleet\/suspend\//}"
     return "$status"
 }

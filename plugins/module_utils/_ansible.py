@@ -16,6 +16,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ._errors import Refused, VmfleetError
 from ._libvirt._connection import LIBVIRT_IMPORT_ERROR
 from ._qemu._monitor import QMP_IMPORT_ERROR, QMP_MINIMUM_VERSION
+from ._qemu._secrets import hide_in
 
 TRANSFER_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
     parallel_channels=dict(type="int"),
@@ -27,6 +28,9 @@ DOMAIN_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
     domain=dict(type="str"),
     uri=dict(type="str", default="qemu:///system"),
 )
+
+# A managed save is libvirt's own file.
+REQUIRED_IF = [("managed", False, ["path"]), ("managed", True, ["domain"])]
 
 _Result = t.TypeVar("_Result")
 
@@ -66,12 +70,24 @@ def refuse_with_domain(params: t.Mapping[str, t.Any], **defaults: object) -> Non
 
     ``defaults``: those options, each with its value when left out.
     """
-    given = [option for option, left_out in defaults.items() if params[option] != left_out]
+    why = "libvirt runs the guest's QEMU, saves it and ends it by itself. Use qmp_socket, or"
+    _refuse_with("domain", why, params, defaults)
+
+
+def refuse_with_managed(params: t.Mapping[str, t.Any], **defaults: object) -> None:
+    """As `refuse_with_domain`, for option managed."""
+    why = "libvirt decides by its qemu.conf where and how it writes a managed save. Give a path, or"
+    _refuse_with("managed", why, params, defaults)
+
+
+def _refuse_with(
+    option: str, why: str, params: t.Mapping[str, t.Any], defaults: t.Mapping[str, object]
+) -> None:
+    given = [other for other, left_out in defaults.items() if params[other] != left_out]
     if given:
+        those = "that" if len(given) == 1 else "those"
         raise Refused(
-            f"Option domain does not go with {', '.join(given)}: libvirt runs the guest's QEMU, "
-            "saves it and ends it by itself. Leave "
-            f"{'that' if len(given) == 1 else 'those'} out, or use qmp_socket."
+            f"Option {option} does not go with {', '.join(given)}: {why} leave {those} out."
         )
 
 
@@ -80,6 +96,12 @@ def require_absolute(**paths: str | None) -> None:
     for option, path in paths.items():
         if path is not None and not os.path.isabs(path):
             raise Refused(f"Option {option} must be an absolute path on the host: {path!r}.")
+
+
+def require_path(path: str | None) -> None:
+    """Raise `Refused` for a path that was given as null, which an argument spec lets through."""
+    if path is None:
+        raise Refused("Option path is needed, but with managed.")
 
 
 def require_timeout(seconds: int) -> None:
@@ -113,11 +135,21 @@ async def interruptible(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
 
 
 def fail(module: AnsibleModule, error: VmfleetError | OSError) -> t.NoReturn:
-    """End the module with everything the error knows."""
+    """End the module with everything the error knows, but no secrets."""
     facts: dict[str, t.Any] = {"changed": False, "actions": []}
     message = str(error)
     if isinstance(error, VmfleetError):
         facts.update(error.facts)
         message = error.message
-    module.fail_json(msg=message, **facts)
+    module.fail_json(**_without_secrets({"msg": message, **facts}))
     raise AssertionError("fail_json returned")
+
+
+def _without_secrets(value: t.Any) -> t.Any:
+    if isinstance(value, str):
+        return hide_in(value)
+    if isinstance(value, dict):
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_secrets(inner) for inner in value]
+    return value

@@ -10,15 +10,17 @@ import asyncio
 import typing as t
 
 from ._errors import VmfleetError
+from ._qemu._secrets import hide_in
 
 _OURS = ("guest", "image", "actions", "step")
 
 
 def words_of(cause: BaseException) -> str:
-    """One full sentence."""
+    """One full sentence, without what looks like a secret: QEMU repeats the word of its command
+    line that it does not understand, and libvirt repeats QEMU."""
     if isinstance(cause, asyncio.CancelledError):
         return "the run was interrupted by a signal."
-    text = cause.message if isinstance(cause, VmfleetError) else str(cause)
+    text = hide_in(cause.message if isinstance(cause, VmfleetError) else str(cause))
     return text if text.endswith(".") else text + "."
 
 

@@ -51,9 +51,9 @@ class SavedImage:
     ``loaded_into``: the QEMU that a restore put it in. ``quit_by_save``: the save was about to end
     its QEMU; ``meant_to_quit``: it was asked to. ``continued``: the vCPUs were seen to run after a
     restore. ``host``: the host it was saved on; ``launch``: how its QEMU was run there, under
-    ``systemd_unit`` if the save was told so; ``disks``: its disks' files, as they were in the boot
-    ``disks_boot_id``. All None, or empty, without our record. ``spent_by``: which save marked it
-    spent.
+    ``systemd_unit`` if the save was told so, and ``confined_by`` what; ``disks``: its disks' files,
+    as they were in the boot ``disks_boot_id``. All None, or empty, without our record.
+    ``spent_by``: which save marked it spent.
     """
 
     path: str
@@ -79,6 +79,7 @@ class SavedImage:
     hardware: Hardware | None = None
     launch: Surroundings | None = None
     systemd_unit: str | None = None
+    confined_by: str | None = None
     disks: tuple[Fingerprint, ...] = ()
     disks_boot_id: str | None = None
     spent_by: str | None = None
@@ -212,6 +213,7 @@ def _described(
         hardware=Hardware.from_dict(record.get("hardware")),
         launch=Surroundings.from_dict(record.get("launch")),
         systemd_unit=_word(record, "systemd_unit"),
+        confined_by=_word(record, "confined_by"),
         disks=_recorded_disks(disks) if disks else (),
         disks_boot_id=_word(disks, "boot_id"),
         spent_by=_word(notes, SPENT_BY),

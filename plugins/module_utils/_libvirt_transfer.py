@@ -7,9 +7,10 @@ so there is nothing to negotiate step by step."""
 
 from __future__ import annotations
 
-from ._qemu._negotiation import MAPPED_RAM, Negotiated
+from ._errors import Refused
+from ._qemu._negotiation import MAPPED_RAM, MOST_CHANNELS, Negotiated
 
-_MOST_CHANNELS = 4
+_ENOUGH_CHANNELS = 4
 
 
 def left_to_libvirt(
@@ -20,9 +21,13 @@ def left_to_libvirt(
     cpu_count: int,
     may_choose: bool = True,
 ) -> Negotiated:
-    """``may_choose``: this libvirt can be told how many channels."""
+    """``may_choose``: this libvirt can be told how many channels. Raises `Refused`."""
+    if channels_asked is not None and not 1 <= channels_asked <= MOST_CHANNELS:
+        raise Refused(
+            f"parallel_channels is a number from 1 to {MOST_CHANNELS}, not {channels_asked}."
+        )
     mapped = layout == MAPPED_RAM
-    preferred = min(cpu_count, _MOST_CHANNELS) if may_choose else 1
+    preferred = min(cpu_count, _ENOUGH_CHANNELS) if may_choose else 1
     return Negotiated(
         layout=layout,
         channels=(channels_asked or preferred) if mapped else 0,
@@ -34,7 +39,7 @@ def left_to_libvirt(
             "bypass_cache": "libvirt's default" if bypass_cache_asked is None else "asked for",
             "parallel_channels": "asked for"
             if channels_asked
-            else f"one for each of {cpu_count} processors, at most {_MOST_CHANNELS}"
+            else f"one for each of {cpu_count} processors, at most {_ENOUGH_CHANNELS}"
             if mapped and may_choose
             else "one stream",
         },

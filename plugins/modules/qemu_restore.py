@@ -34,16 +34,23 @@ attributes:
       - With O(domain), nothing is changed only if the domain of the image's UUID runs and the image
         is spent. A domain that runs although the image is ready was started from elsewhere, which
         is an error, since the image is stale then.
+      - With O(managed), nothing is changed if the domain runs and libvirt holds no managed save.
 options:
   path:
-    description: The image, an absolute path on the host.
+    description: The image, an absolute path on the host. Needed but with O(managed).
     type: path
-    required: true
   qmp_socket:
     description:
       - Where a QEMU waits, or where the one that is started will listen.
       - Left out, the monitor that the guest was saved from.
     type: path
+  managed:
+    description:
+      - Bring O(domain) back from libvirt's managed save, which libvirt removes then.
+      - Refused where there is none, since libvirt would boot the domain afresh, and for a file that
+        is not a whole image of the domain, which libvirt would throw away for a fresh boot.
+    type: bool
+    default: false
   argv:
     description:
       - The QEMU to start, program and arguments as a list, never run through a shell. It runs as
@@ -188,6 +195,11 @@ EXAMPLES = r"""
   vmfleet.suspend.qemu_restore:
     domain: web02
     path: /var/lib/vmfleet/images/web02.save
+
+- name: Bring a domain back that libvirt holds in a managed save
+  vmfleet.suspend.qemu_restore:
+    domain: web03
+    managed: true
 
 - name: Start QEMU and restore into it, reading over four channels past the page cache
   vmfleet.suspend.qemu_restore:
@@ -432,6 +444,12 @@ plan:
           and starts another).
       type: dict
       returned: always
+    image_label:
+      description:
+        - The SELinux label that the image has while QEMU uses it; see the page about who may read
+          an image.
+      type: str
+      returned: where SELinux confines QEMU
 duration_seconds:
   description: Seconds of the whole run.
   returned: success
@@ -446,12 +464,15 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     DOMAIN_ARGUMENTS,
+    REQUIRED_IF,
     TRANSFER_ARGUMENTS,
     fail,
     interruptible,
     refuse_with_domain,
+    refuse_with_managed,
     require_absolute,
     require_libvirt,
+    require_path,
     require_qmp,
     require_timeout,
 )
@@ -459,9 +480,13 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Vmf
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._secrets import secrets_in
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_request import (
     DomainRestoreRequest,
+    ManagedRestoreRequest,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_run import (
     restore_domain,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._managed_run import (
+    restore_managed,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._outcome import (
     RestoreOutcome,
@@ -471,14 +496,25 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request 
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import restore
 
+# Options that do not go with domain, each with its value when left out.
+NOT_WITH_DOMAIN: dict[str, object] = {
+    "argv": None,
+    "trust_recorded_argv": False,
+    "systemd_unit": None,
+    "reset_shared_memory": False,
+    "load": "eager",
+    "rehearse": False,
+}
+
 
 def argument_spec() -> dict[str, t.Any]:
     """The options as documented above."""
     return dict(
         TRANSFER_ARGUMENTS,
         **DOMAIN_ARGUMENTS,
-        path=dict(type="path", required=True),
+        path=dict(type="path"),
         qmp_socket=dict(type="path"),
+        managed=dict(type="bool", default=False),
         argv=dict(type="list", elements="str"),
         trust_recorded_argv=dict(type="bool", default=False),
         systemd_unit=dict(type="str"),
@@ -500,6 +536,7 @@ def argument_spec() -> dict[str, t.Any]:
 def request_from(params: t.Mapping[str, t.Any]) -> RestoreRequest:
     """Options to request; raises `Refused` for what an argument spec cannot express."""
     require_timeout(params["timeout"])
+    require_path(params["path"])
     require_absolute(path=params["path"], qmp_socket=params["qmp_socket"])
     return RestoreRequest(
         path=params["path"],
@@ -522,17 +559,10 @@ def request_from(params: t.Mapping[str, t.Any]) -> RestoreRequest:
 
 def domain_request_from(params: t.Mapping[str, t.Any]) -> DomainRestoreRequest:
     """As `request_from`, for a domain of libvirt."""
+    require_timeout(params["timeout"])
+    require_path(params["path"])
     require_absolute(path=params["path"])
-    refuse_with_domain(
-        params,
-        argv=None,
-        trust_recorded_argv=False,
-        systemd_unit=None,
-        reset_shared_memory=False,
-        load="eager",
-        rehearse=False,
-        timeout=0,
-    )
+    refuse_with_domain(params, **NOT_WITH_DOMAIN)
     return DomainRestoreRequest(
         path=params["path"],
         domain=params["domain"],
@@ -542,11 +572,28 @@ def domain_request_from(params: t.Mapping[str, t.Any]) -> DomainRestoreRequest:
         run_state=params["run_state"],
         allow=frozenset(params["allow"]),
         remove_image=params["remove_image"],
+        timeout_seconds=params["timeout"],
+    )
+
+
+def managed_request_from(params: t.Mapping[str, t.Any]) -> ManagedRestoreRequest:
+    """As `request_from`, for a managed save."""
+    refuse_with_domain(params, **NOT_WITH_DOMAIN)
+    refuse_with_managed(
+        params, path=None, parallel_channels=None, allow=[], remove_image=False, timeout=0
+    )
+    return ManagedRestoreRequest(
+        domain=params["domain"],
+        uri=params["uri"],
+        bypass_cache=params["bypass_cache"],
+        run_state=params["run_state"],
     )
 
 
 async def run(params: t.Mapping[str, t.Any], *, check_mode: bool) -> RestoreOutcome:
     """Restore as the options say."""
+    if params["managed"]:
+        return await restore_managed(managed_request_from(params), check_mode=check_mode)
     if params["domain"] is not None:
         return await restore_domain(domain_request_from(params), check_mode=check_mode)
     return await restore(request_from(params), check_mode=check_mode)
@@ -559,6 +606,7 @@ def main() -> None:
         supports_check_mode=True,
         no_log=True,
         mutually_exclusive=[("qmp_socket", "domain")],
+        required_if=REQUIRED_IF,
     )
     module.no_log_values.update(secrets_in(module.params["argv"] or ()))
     (require_qmp if module.params["domain"] is None else require_libvirt)(module)

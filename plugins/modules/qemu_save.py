@@ -32,19 +32,28 @@ attributes:
       - O(guest_state=paused) changes nothing while QEMU still holds the guest of the image, and
         takes a new one once the guest has run.
       - With O(domain), a second run finds that the domain is not running and that the image at
-        O(path) is of it and ready, and changes nothing.
+        O(path) is of it and ready, and changes nothing. With O(managed), that libvirt holds the
+        managed save.
 options:
   path:
     description:
       - The image to write, an absolute path on the host. The directory must exist.
+      - Needed but with O(managed).
       - Without O(overwrite) an older image of the same guest is replaced only when it is spent, or
         when the guest has run since it was taken.
     type: path
-    required: true
   qmp_socket:
     description:
       - The guest's monitor, a QMP UNIX socket. One of it and O(domain) is needed.
     type: path
+  managed:
+    description:
+      - Use libvirt's managed save of O(domain), a file of its own, which the next start of the
+        domain restores, whoever starts it, autostart included. C(qemu.conf) alone says its format.
+      - For a persistent domain. Does not go with O(path) nor with options that say how the image is
+        written, but for O(bypass_cache).
+    type: bool
+    default: false
   name:
     description:
       - Name of a guest that has none. Must agree with QEMU's name where it has one.
@@ -104,8 +113,13 @@ options:
     default: structure
   domain_xml_file:
     description:
-      - A libvirt domain description to embed. Its name and UUID must agree with the guest's.
-      - Left out, a minimal one is generated.
+      - A libvirt domain description to embed. Name, UUID, machine type, RAM, vCPUs and CPU must be
+        the guest's, because libvirt would restore it into another machine otherwise.
+      - Left out, libvirt's own definition of a guest whose command line libvirt wrote, where it
+        still describes the guest; it lies beside O(qemu_conf). C(virsh restore) reads such images
+        if they are of version 2.
+      - For other guests a minimal one is generated, which libvirt refuses to restore.
+        RV(plan.domain_xml) and RV(plan.reasons) say which one it is and why.
     type: path
   allow:
     description:
@@ -159,6 +173,11 @@ EXAMPLES = r"""
   vmfleet.suspend.qemu_save:
     domain: web02
     path: /var/lib/vmfleet/images/web02.save
+
+- name: Save a domain that libvirt shall bring back by itself when the host is up again
+  vmfleet.suspend.qemu_save:
+    domain: web03
+    managed: true
 
 - name: Take a copy for inspection while the guest goes on, every page compared
   vmfleet.suspend.qemu_save:
@@ -345,6 +364,24 @@ plan:
           the guest still to be let go) or V(continue) (the guest of a copy for inspection).
       type: dict
       returned: always
+    holds_autostart:
+      description: Whether autostart of the domain is switched off until it is restored.
+      type: bool
+      returned: always
+    domain_xml:
+      description: Where the embedded domain description comes from; null with O(domain).
+      type: str
+      returned: always
+    reasons:
+      description: Why each thing was decided so.
+      type: dict
+      returned: always
+    image_label:
+      description:
+        - The SELinux label that the image has while QEMU uses it; see the page about who may read
+          an image.
+      type: str
+      returned: where SELinux confines QEMU
 duration_seconds:
   description: Seconds of the whole run.
   returned: success
@@ -359,23 +396,41 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     DOMAIN_ARGUMENTS,
+    REQUIRED_IF,
     TRANSFER_ARGUMENTS,
     fail,
     interruptible,
     refuse_with_domain,
+    refuse_with_managed,
     require_absolute,
     require_libvirt,
+    require_path,
     require_qmp,
     require_timeout,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_request import (
     DomainSaveRequest,
+    ManagedSaveRequest,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_run import save_domain
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save._managed_run import (
+    save_managed,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._outcome import SaveOutcome
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
+
+# Options that do not go with domain, each with its value when left out.
+NOT_WITH_DOMAIN: dict[str, object] = {
+    "name": None,
+    "uuid": None,
+    "max_bandwidth": None,
+    "guest_state": "stopped",
+    "verify": "structure",
+    "allow": [],
+    "systemd_unit": None,
+}
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -383,8 +438,9 @@ def argument_spec() -> dict[str, t.Any]:
     return dict(
         TRANSFER_ARGUMENTS,
         **DOMAIN_ARGUMENTS,
-        path=dict(type="path", required=True),
+        path=dict(type="path"),
         qmp_socket=dict(type="path"),
+        managed=dict(type="bool", default=False),
         name=dict(type="str"),
         uuid=dict(type="str"),
         image_version=dict(type="int", choices=[2, 3]),
@@ -405,6 +461,7 @@ def argument_spec() -> dict[str, t.Any]:
 def request_from(params: t.Mapping[str, t.Any]) -> SaveRequest:
     """Options to request; raises `Refused` for what an argument spec cannot express."""
     require_timeout(params["timeout"])
+    require_path(params["path"])
     require_absolute(
         **{key: params[key] for key in ("path", "qmp_socket", "domain_xml_file", "qemu_conf")}
     )
@@ -438,19 +495,11 @@ def request_from(params: t.Mapping[str, t.Any]) -> SaveRequest:
 def domain_request_from(params: t.Mapping[str, t.Any]) -> DomainSaveRequest:
     """As `request_from`, for a domain of libvirt."""
     require_timeout(params["timeout"])
+    require_path(params["path"])
     require_absolute(
         **{key: params[key] for key in ("path", "domain_xml_file", "qemu_conf")},
     )
-    refuse_with_domain(
-        params,
-        name=None,
-        uuid=None,
-        max_bandwidth=None,
-        guest_state="stopped",
-        verify="structure",
-        allow=[],
-        systemd_unit=None,
-    )
+    refuse_with_domain(params, **NOT_WITH_DOMAIN)
     plain = {
         key: params[key]
         for key in (
@@ -469,8 +518,33 @@ def domain_request_from(params: t.Mapping[str, t.Any]) -> DomainSaveRequest:
     return DomainSaveRequest(timeout_seconds=params["timeout"], **plain)
 
 
+def managed_request_from(params: t.Mapping[str, t.Any]) -> ManagedSaveRequest:
+    """As `request_from`, for a managed save."""
+    require_timeout(params["timeout"])
+    require_absolute(qemu_conf=params["qemu_conf"])
+    refuse_with_domain(params, **NOT_WITH_DOMAIN)
+    refuse_with_managed(
+        params,
+        path=None,
+        image_version=None,
+        image_format=None,
+        parallel_channels=None,
+        domain_xml_file=None,
+        overwrite=False,
+    )
+    return ManagedSaveRequest(
+        domain=params["domain"],
+        uri=params["uri"],
+        bypass_cache=params["bypass_cache"],
+        timeout_seconds=params["timeout"],
+        qemu_conf=params["qemu_conf"],
+    )
+
+
 async def run(params: t.Mapping[str, t.Any], *, check_mode: bool) -> SaveOutcome:
     """Save as the options say."""
+    if params["managed"]:
+        return await save_managed(managed_request_from(params), check_mode=check_mode)
     if params["domain"] is not None:
         return await save_domain(domain_request_from(params), check_mode=check_mode)
     return await save(request_from(params), check_mode=check_mode)
@@ -481,6 +555,7 @@ def main() -> None:
         argument_spec=argument_spec(),
         supports_check_mode=True,
         required_one_of=[("qmp_socket", "domain")],
+        required_if=REQUIRED_IF,
         mutually_exclusive=[("qmp_socket", "domain")],
     )
     (require_qmp if module.params["domain"] is None else require_libvirt)(module)

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
+import threading
 import time
 from typing import Any
 
@@ -187,6 +189,8 @@ def test_a_domain_that_is_not_there_was_saved_or_it_is_an_error(domain, store):
 def test_autostart_is_off_while_the_domain_is_an_image_and_on_again_afterwards(domain, store):
     path = store / "domain.save"
     domain.host.virsh("autostart", domain.name)
+    assert save_by_libvirt(domain, path, check_mode=True)["plan"]["holds_autostart"]
+    assert autostarts(domain)
     assert "switched autostart off until it is restored" in save_by_libvirt(domain, path)["actions"]
     assert not autostarts(domain)
     domain.host.restart(fresh=True)  # as after a reboot: libvirt starts what is marked for it
@@ -210,10 +214,21 @@ def test_direct_io_left_on_by_a_restore_does_not_end_the_guest_in_the_next_save(
     """T2: libvirt never switches it off, and QEMU dies of a sparse save without a second file."""
     path = store / "domain.save"
     save_by_libvirt(domain, path)
-    restore_by_libvirt(domain, path, bypass_cache=True)
+    domain.host.virsh("restore", path, "--bypass-cache", "--parallel-channels", 2)
     assert ask_qemu(domain, "query-migrate-parameters")["direct-io"] is True
     result = save_by_libvirt(domain, path, bypass_cache=False)
     assert "set direct-io off in QEMU" in result["actions"]
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+def test_a_load_past_the_cache_does_not_leave_direct_io_on_for_virsh(domain, store):
+    """T2: a plain sparse save by virsh would end the guest."""
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    back = restore_by_libvirt(domain, path, bypass_cache=True)
+    assert "set direct-io off in QEMU" in back["actions"]
+    domain.host.virsh("save", domain.name, path, "--image-format", "sparse")
     restore_by_libvirt(domain, path)
     assert is_well(domain)
 
@@ -469,7 +484,7 @@ def test_an_image_that_libvirt_cannot_load_stays_ready_and_nothing_runs(domain, 
     xml = domain.host.virsh("dumpxml", "--inactive", domain.name)
     disk = domain.disk_path.rename(domain.disk_path.with_suffix(".away"))
     with pytest.raises(RestoreFailed, match=r"The image is ready. No QEMU holds the domain"):
-        restore_by_libvirt(domain, path)
+        restore_by_libvirt(domain, path, allow=frozenset({"changed_disks"}))
     assert (image_info(path)["version"], state_of(domain)) == (3, "shut off")
     disk.rename(domain.disk_path)
     restore_by_libvirt(domain, path)
@@ -499,3 +514,153 @@ def test_a_run_that_is_interrupted_leaves_the_domain_as_it_was(domain, store):
     with pytest.raises(SaveFailed, match="interrupted by a signal"):
         asyncio.run(interrupted())
     assert (os.listdir(store), is_well(domain)) == ([], True)
+
+
+@pytest.fixture
+def load_that_hangs(domain):
+    """Stops the QEMU that libvirt starts, until the test is over."""
+    before, over = set(domain._pids()), threading.Event()
+
+    def stop():
+        while not over.is_set():
+            for pid in set(domain._pids()) - before:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=stop)
+    yield thread.start
+    over.set()
+    thread.join()
+
+
+def test_a_load_that_runs_out_of_time_is_ended_and_the_image_is_as_it_was(
+    domain, store, load_that_hangs
+):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path, image_version=3)
+    load_that_hangs()
+    words = r"The timeout of 2 s was over while libvirt restored.*The image is ready"
+    with pytest.raises(RestoreFailed, match=words) as failed:
+        restore_by_libvirt(domain, path, timeout_seconds=2)
+    assert failed.value.facts["guest"]["state"] == "absent"
+    assert (state_of(domain), image_info(path)["version"]) == ("shut off", 3)
+
+
+def test_after_a_load_that_was_ended_the_domain_comes_back(domain, store, monkeypatch):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    restored = vars(_connection.Connection)["restore_paused"]
+
+    async def cancelled(self, *arguments, **options):
+        task = asyncio.ensure_future(restored(self, *arguments, **options))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await task
+
+    with monkeypatch.context() as patch, pytest.raises(RestoreFailed, match="interrupted"):
+        patch.setattr(_connection.Connection, "restore_paused", cancelled)
+        restore_by_libvirt(domain, path)
+    assert (state_of(domain), image_info(path)["state"]) == ("shut off", "ready")
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+class Killed(BaseException):
+    """The run ends here, and nothing of it is put back."""
+
+
+async def killed(*_arguments, **_options):
+    raise Killed
+
+
+def test_a_load_past_the_cache_that_the_next_run_finishes_leaves_no_direct_io(
+    domain, store, monkeypatch
+):
+    """T2: the run that loaded it did not live to switch it off."""
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(restore._Restore, "_loaded", killed)
+        restore_by_libvirt(domain, path, bypass_cache=True)
+    result = restore_by_libvirt(domain, path)
+    assert result["plan"]["action"] == "continue"
+    assert "set direct-io off in QEMU" in result["actions"]
+    domain.host.virsh("save", domain.name, path, "--image-format", "sparse")
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+def test_a_guest_that_the_operator_paused_is_not_resumed(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    restore_by_libvirt(domain, path)
+    domain.host.virsh("suspend", domain.name)
+    assert restore_by_libvirt(domain, path)["changed"] is False
+    assert state_of(domain) == "paused"
+
+
+def test_a_guest_booted_after_a_load_that_died_is_not_taken_for_the_loaded_one(
+    domain, store, monkeypatch
+):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(restore._Restore, "_loaded", killed)
+        restore_by_libvirt(domain, path)
+    domain.host.virsh("destroy", domain.name)
+    domain.host.virsh("start", domain.name, "--paused")
+    with pytest.raises(Refused, match="started from elsewhere, and the image is stale"):
+        restore_by_libvirt(domain, path)
+    assert state_of(domain) == "paused"
+
+
+def test_a_spent_image_that_was_loaded_once_more_is_spent_again(domain, store):
+    path = store / "domain.save"
+    save_by_libvirt(domain, path)
+    restore_by_libvirt(domain, path)
+    domain.host.virsh("destroy", domain.name)
+    options: dict[str, Any] = {"allow": frozenset({"spent"})}
+    result = restore_by_libvirt(domain, path, run_state="paused", **options)
+    assert (result["image"]["state"], image_info(path)["state"]) == ("spent", "spent")
+    assert restore_by_libvirt(domain, path, **options)["plan"]["action"] == "continue"
+    assert is_well(domain)
+
+
+def test_a_daemon_of_another_host_is_refused(domain, store):
+    with pytest.raises(Refused, match="is the daemon of another host"):
+        save_by_libvirt(domain, store / "domain.save", uri="qemu+ssh://elsewhere/system")
+
+
+def test_without_virsh_one_channel_does(domain, store, monkeypatch):
+    path, which = store / "domain.save", shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "virsh" else which(name))
+    assert save_by_libvirt(domain, path)["negotiated"]["parallel_channels"] == 1
+    restore_by_libvirt(domain, path)
+    assert is_well(domain)
+
+
+@pytest.mark.parametrize("options", [{}, {"image_version": 3}, {"image_format": "raw"}])
+def test_disks_that_have_changed_since_are_noticed(domain, store, options):
+    """As when the domain was started and ended meanwhile: the image is ready, and stale."""
+    path = store / "domain.save"
+    save_by_libvirt(domain, path, **options)
+    with domain.disk_path.open("r+b") as disk:
+        disk.seek(-1, os.SEEK_END)
+        disk.write(b"?")
+    for check_mode in (True, False):
+        with pytest.raises(Refused, match=r"Its disks changed since it was saved.*changed_disks"):
+            restore_by_libvirt(domain, path, check_mode=check_mode)
+    assert (state_of(domain), image_info(path)["state"]) == ("shut off", "ready")
+    restore_by_libvirt(domain, path, allow=frozenset({"changed_disks"}))
+    assert is_well(domain)
+
+
+def test_an_image_whose_description_was_edited_comes_back_without_the_record(domain, store):
+    path, xml = store / "domain.save", store.parent / "edited.xml"
+    save_by_libvirt(domain, path)
+    xml.write_text(domain.host.virsh("save-image-dumpxml", "--security-info", path))
+    domain.host.virsh("save-image-define", path, xml)
+    result = restore_by_libvirt(domain, path)
+    assert result["plan"]["checks"]["disks_unchanged"] == "unknown"
+    assert is_well(domain)

@@ -58,9 +58,26 @@ def test_a_domain_goes_through_both_modules(domain, store):
     assert domain.mismatches == []
 
 
+def test_a_managed_save_goes_through_both_modules(domain, tmp_path):
+    place = {"domain": domain.name, "uri": domain.host.uri, "managed": True}
+    python = tmp_path / "python"  # in whose /var/lib/libvirt the file is
+    python.write_text(f'#!/bin/sh\nexec {domain.host.enter} {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    saved = run_module("qemu_save", python=python, **place)
+    assert saved["image"]["path"] == f"/var/lib/libvirt/qemu/save/{domain.name}.save"
+    assert run_module("qemu_restore", python=python, **place)["guest"]["state"] == "running"
+    domain.wait_passes(2)
+    assert domain.mismatches == []
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
+        ("qemu_save", {"domain": "a", "managed": True}, "managed does not go with path"),
+        ("qemu_restore", {"domain": "a", "managed": True}, "managed does not go with path"),
+        ("qemu_save", {"qmp_socket": "/run/a.qmp", "managed": True}, "missing: domain"),
+        ("qemu_save", {"domain": "a", "path": None}, "Option path is needed"),
+        ("qemu_restore", {"path": None}, "Option path is needed"),
         ("qemu_save", {}, "one of the following is required: qmp_socket, domain"),
         ("qemu_save", {"domain": "a", "qmp_socket": "/run/a.qmp"}, "mutually exclusive"),
         ("qemu_restore", {"domain": "a", "qmp_socket": "/run/a.qmp"}, "mutually exclusive"),
@@ -70,7 +87,8 @@ def test_a_domain_goes_through_both_modules(domain, store):
     ],
 )
 def test_options_that_do_not_go_together_are_refused(store, name, options, words):
-    result = run_module(name, path=store / "a.save", **options)
+    options = {"path": store / "a.save", **options}
+    result = run_module(name, **options)
     assert words in result["msg"]
 
 

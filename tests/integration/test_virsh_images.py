@@ -5,36 +5,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from ansible_collections.vmfleet.suspend.tests.support.drive import bring_back, goes_on, image_info
 from ansible_collections.vmfleet.suspend.tests.support.kinds import needs_program
-
-# What libvirt adds for itself, with a descriptor or a file of its own behind it.
-LIBVIRTS_OWN = {"-S": 0, "-add-fd": 1, "-sandbox": 1, "-mon": 1}
-
-
-def argv_of(guest):
-    """The command line of the domain's QEMU, made one that anybody can run."""
-    words = Path(f"/proc/{guest.pid}/cmdline").read_text("utf-8").split("\0")[:-1]
-    kept, position = [], 0
-    while position < len(words):
-        word = words[position]
-        value = words[position + 1] if position + 1 < len(words) else ""
-        if word in LIBVIRTS_OWN:
-            position += 1 + LIBVIRTS_OWN[word]
-        elif (word == "-object" and "masterKey0" in value) or "charmonitor" in value:
-            position += 2
-        elif word == "-chardev" and "charserial0" in value:
-            kept += [word, f"file,id=charserial0,path={guest.serial_path},append=on"]
-            position += 2
-        else:
-            kept.append(word)
-            position += 1
-    return kept
-
 
 FORMATS = {
     "raw": (),
@@ -69,7 +43,7 @@ def cells():
 def test_a_domain_that_virsh_saved_comes_back_over_qmp(libvirt_host, domain, store, kind, load):
     image_format = kind.split()[0]
     needs_program(image_format)
-    argv, path = argv_of(domain), store / "domain.save"
+    argv, path = domain.bare_argv(), store / "domain.save"
     libvirt_host.virsh("save", domain.name, path, "--image-format", image_format, *FORMATS[kind])
     info = image_info(path)
     assert (info["state"], info["name"], info["uuid"]) == ("ready", domain.name, domain.uuid)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from qemu.qmp import QMPClient
+from qemu.qmp import ConnectError, QMPClient
 
 from ansible_collections.vmfleet.suspend.playbooks.files.tiny_guest import (
     FIRMWARE_BYTES,
@@ -104,12 +104,16 @@ class QemuGuest(ABC):
 
     def start(self, incoming: bool = False) -> Self:
         """Start QEMU and wait for its monitor. Raises AssertionError with QEMU's own words."""
+        return self.run(self.argv(incoming))
+
+    def run(self, argv: Sequence[str]) -> Self:
+        """As `start`, with a command line that listens on ``qmp_socket`` too."""
         assert not self.alive(), f"process {self.pid} serves {self.qmp_socket} already"
         self._reap()
         Path(self.qmp_socket).unlink(missing_ok=True)  # left by a killed QEMU
         with self.stderr_path.open("ab") as stderr:
             self._child = subprocess.Popen(
-                self.argv(incoming), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+                argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
             )
         child = self._child
         self._wait(lambda: self._listens() or child.poll() is not None, 10, "start")
@@ -177,9 +181,11 @@ class QemuGuest(ABC):
         return asyncio.run(self._execute(command, arguments))
 
     async def _execute(self, command: str, arguments: dict[str, object] | None) -> Any:
-        client = QMPClient("test-guest")
         try:
-            await asyncio.wait_for(client.connect(self.qmp_socket), _MONITOR_SECONDS)
+            try:
+                client = await self._connected()
+            except ConnectError:  # an event for another client overtook the greeting
+                client = await self._connected()
         except Exception as exc:
             raise AssertionError(f"no answer on {self.qmp_socket}: {exc}; {self._words()}") from exc
         try:
@@ -187,6 +193,11 @@ class QemuGuest(ABC):
         finally:
             with contextlib.suppress(EOFError, OSError):  # QEMU hung up first: it was told to quit
                 await asyncio.wait_for(client.disconnect(), _MONITOR_SECONDS)
+
+    async def _connected(self) -> QMPClient:
+        client = QMPClient("test-guest")
+        await asyncio.wait_for(client.connect(self.qmp_socket), _MONITOR_SECONDS)
+        return client
 
     def read_memory(self, address: int, length_bytes: int) -> bytes:
         """Guest-physical memory, read past the guest."""

@@ -12,6 +12,8 @@ from typing import Any, Self
 from ansible_collections.vmfleet.suspend.tests.support.guest import TinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import LibvirtHost
 
+# What libvirt adds for itself, with a descriptor or a file of its own behind it.
+_LIBVIRTS_OWN = {"-S": 0, "-add-fd": 1, "-sandbox": 1, "-mon": 1}
 _XML = """\
 <domain type='qemu'>
   <name>{name}</name>
@@ -63,6 +65,30 @@ class LibvirtTinyGuest(TinyGuest):
         self.host.define(self.domain_xml())
         self.host.virsh("start", self.name)
         return self
+
+    def close(self) -> None:
+        """As everywhere, and until libvirt has noticed, which else refuses the next of its name."""
+        super().close()
+        self._wait(lambda: self.name not in self.host.virsh("list", "--name").split(), 20, "end")
+
+    def bare_argv(self) -> list[str]:
+        """The command line of the domain's QEMU, made one that anybody can run."""
+        words = Path(f"/proc/{self.pid}/cmdline").read_text("utf-8").split("\0")[:-1]
+        kept, position = [], 0
+        while position < len(words):
+            word = words[position]
+            value = words[position + 1] if position + 1 < len(words) else ""
+            if word in _LIBVIRTS_OWN:
+                position += 1 + _LIBVIRTS_OWN[word]
+            elif (word == "-object" and "masterKey0" in value) or "charmonitor" in value:
+                position += 2
+            elif word == "-chardev" and "charserial0" in value:
+                kept += [word, f"file,id=charserial0,path={self.serial_path},append=on"]
+                position += 2
+            else:
+                kept.append(word)
+                position += 1
+        return kept
 
     def _pids(self) -> list[int]:
         found = []

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A libvirtd of the test's own, beside which any other on the machine goes on undisturbed.
 
-It runs in a mount namespace in which its directories are a test's; from outside it is reached by
-its socket's own path.
+It runs in a mount namespace in which its directories are a test's, and in a network namespace that
+has nothing but its loopback; from outside it is reached by its socket's own path.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -62,9 +63,12 @@ def libvirt_missing() -> str | None:
 class LibvirtHost:
     """One libvirtd with its domains, until `close`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, also: Mapping[str, str] | None = None, directory: Path | None = None
+    ) -> None:
         # A socket's path has room for 107 bytes, which pytest's directories can exceed.
-        self.directory = Path(tempfile.mkdtemp(prefix="vmflibvirt"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="vmflibvirt"))
+        self._places = {**_PLACES, **(also or {})}
         self.uri = f"qemu+unix:///system?socket={self.directory}/run/libvirt-sock"
         # Mounted before its namespace is made, so that daemon and tests see the same.
         self.small_store = self.directory / "small"
@@ -72,7 +76,7 @@ class LibvirtHost:
 
     def start(self) -> Self:
         """Start it and wait until it answers. Raises AssertionError with its own words."""
-        for place, own in _PLACES.items():
+        for place, own in self._places.items():
             (self.directory / own).mkdir()
             Path(place).mkdir(parents=True, exist_ok=True)
         self.small_store.mkdir()
@@ -91,6 +95,12 @@ class LibvirtHost:
             (self.directory / "run").mkdir()
         self._run()
 
+    @property
+    def enter(self) -> str:
+        """What runs a program where files and network are this daemon's own."""
+        assert self._daemon is not None, "the daemon does not run"
+        return f"nsenter --target={self._daemon.pid} --mount --net"
+
     def kill(self) -> None:
         """End the daemon at once; its domains go on."""
         assert self._daemon is not None, "the daemon does not run"
@@ -98,17 +108,22 @@ class LibvirtHost:
         self._daemon.wait(_STOP_SECONDS)
 
     def _run(self) -> Self:
-        binds = [f"mount --bind '{self.directory}/{own}' {place}" for place, own in _PLACES.items()]
         run = f"exec libvirtd --pid-file '{self.directory}/libvirtd.pid'"
         with (self.directory / "said").open("wb") as said:
             self._daemon = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-ec", "\n".join([*binds, run])],
+                self.inside(run),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
             )
         self._wait_for_answer(self._daemon)
         return self
+
+    def inside(self, command: str) -> list[str]:
+        """The words that run this in namespaces of its own, its directories in their places."""
+        binds = [f"mount --bind '{self.directory}/{own}' {at}" for at, own in self._places.items()]
+        lines = [*binds, "ip link set lo up", command]
+        return ["unshare", "--mount", "--net", "sh", "-ec", "\n".join(lines)]
 
     def _wait_for_answer(self, daemon: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + _START_SECONDS
@@ -142,7 +157,7 @@ class LibvirtHost:
 
     def close(self) -> None:
         """End every domain, then the daemon, and remove its directories."""
-        if self._daemon is not None and self._daemon.poll() is None:
+        if self._runs():
             end = time.monotonic() + _STOP_SECONDS
             while names := self.virsh("list", "--name").split():
                 assert time.monotonic() < end, f"these domains do not end: {names}"
@@ -153,6 +168,9 @@ class LibvirtHost:
         if self.small_store.is_mount():
             subprocess.run(["umount", self.small_store], check=True)
         shutil.rmtree(self.directory)
+
+    def _runs(self) -> bool:
+        return self._daemon is not None and self._daemon.poll() is None
 
     def _end(self) -> None:
         daemon, self._daemon = self._daemon, None

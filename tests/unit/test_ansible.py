@@ -155,3 +155,20 @@ def test_an_error_of_the_operating_system_is_told_too():
     with pytest.raises(SystemExit):
         fail(module, PermissionError(13, "Permission denied", "/store"))
     assert module.failed["msg"] == "[Errno 13] Permission denied: '/store'"
+
+
+def test_a_secret_in_the_words_of_qemu_or_libvirt_is_not_told():
+    said = "-object secret,id=s0,data=hunter2hunter2: Duplicate ID 's0' for object"
+    module = Module()
+    with pytest.raises(SystemExit):
+        fail(
+            module,
+            VmfleetError(
+                f"Restoring failed: {said}",
+                qmp_error=said,
+                actions=[f"tried: {said}"],
+                guest={"state": "absent", "said": said},
+            ),
+        )
+    assert "hunter2" not in str(module.failed)
+    assert str(module.failed).count("Duplicate ID 's0'") == 4

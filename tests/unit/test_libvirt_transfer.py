@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import LibvirtError, Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt._virsh import lacks_channels
 from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt_transfer import (
     left_to_libvirt,
 )
@@ -32,6 +34,25 @@ def test_channels(layout, asked, may_choose, cpu_count, channels):
     )
     assert (found.channels, found.bypass_cache) == (channels, False)
     assert (found.reasons["parallel_channels"] == "asked for") is (asked is not None)
+
+
+@pytest.mark.parametrize("asked", [-3, 0, 256])
+def test_a_number_that_qemu_does_not_take_is_refused(asked):
+    with pytest.raises(Refused, match=rf"a number from 1 to 255, not {asked}"):
+        left_to_libvirt("mapped-ram", channels_asked=asked, bypass_cache_asked=None, cpu_count=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "lacks"),
+    [
+        (8, "invalid type 'ullong' for parameter 'parallel.channels', expected 'int'", True),
+        (8, "Ungültiger Typ 'ullong' für Parameter 'parallel.channels', erwartete 'int'", True),
+        (8, "invalid argument: something else", False),
+        (1, "internal error: parallel.channels", False),
+    ],
+)
+def test_a_binding_that_cannot_say_channels_is_known_in_every_language(code, words, lacks):
+    assert lacks_channels(LibvirtError("Saving", words, code)) is lacks
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor import (
@@ -16,6 +17,8 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor imp
 from ansible_collections.vmfleet.suspend.plugins.module_utils._version import COLLECTION_VERSION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+README = CHECKOUT / "README.md"
+ROLES = sorted((CHECKOUT / "roles").iterdir())
 
 
 def load(name):
@@ -29,6 +32,21 @@ def test_the_code_and_galaxy_yml_name_the_same_version():
 def test_the_action_group_holds_every_module():
     modules = sorted(path.stem for path in (CHECKOUT / "plugins" / "modules").glob("[!_]*.py"))
     assert sorted(load("meta/runtime.yml")["action_groups"]["qemu"]) == modules
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_roles_defaults_are_those_of_its_argument_specs(role):
+    name = role.relative_to(CHECKOUT)
+    options = load(name / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    documented = {key: option["default"] for key, option in options.items() if "default" in option}
+    assert load(name / "defaults" / "main.yml") == documented
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_role_is_described_and_has_a_scenario(role):
+    assert f"vmfleet.suspend.{role.name}`](roles/{role.name}/README.md)" in README.read_text()
+    assert (role / "README.md").is_file()
+    assert (CHECKOUT / "extensions" / "molecule" / role.name / "molecule.yml").is_file()
 
 
 def test_the_files_for_execution_environments_exist():

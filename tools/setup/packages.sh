@@ -19,11 +19,15 @@ readonly LIBVIRT_PACKAGES='
 libvirt-daemon-driver-qemu|11.2|libvirt_is_recent|runs domains: save images of format sparse need libvirt 11.2
 libvirt-daemon|11.2|libvirt_is_recent|libvirtd itself, of which the tests start their own
 libvirt-clients|11.2|libvirt_is_recent|virsh, to compare with
+iproute2|5|command -v ip|brings up the loopback of the libvirtd that the tests start
 libvirt-dev|11.2|for_the_binding test -e /usr/include/libvirt/libvirt.h|libvirt-python is built with it
 pkg-config|0.29|for_the_binding command -v pkg-config|libvirt-python is built with it
 gcc|8|for_the_binding command -v gcc|libvirt-python is built with it
 libc6-dev|2.28|for_the_binding test -e /usr/include/errno.h|libvirt-python is built with it
+python3-venv|3.11|distribution_has_venv|the role kvm_host makes an environment with the system Python
 python3-dev|3.11|for_the_binding python_has_headers|libvirt-python is built with it
+python3-libvirt|9.0|distribution_has_binding|the role qemu_conf asks the daemon with the system Python
+augeas-tools|1.10|command -v augtool|the lens that the role qemu_conf mends is read with it
 '
 readonly BACKPORTS_NAME=vmfleet-suspend-backports
 
@@ -100,6 +104,14 @@ libvirt_is_recent() {
 # What builds the binding is needed once: the binding stays in its environment.
 for_the_binding() { # CHECK...
     libvirt_binding_is_there || "$@"
+}
+
+distribution_has_binding() {
+    /usr/bin/python3 -c 'import libvirt' 2>/dev/null
+}
+
+distribution_has_venv() {
+    /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
 python_has_headers() {

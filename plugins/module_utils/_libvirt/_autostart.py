@@ -4,14 +4,14 @@
 # Private to the collection: no stable interface.
 """Keeping libvirt from booting a saved domain afresh when the host comes up.
 
-What was switched off is noted in the domain's own configuration, where it is safe from whatever
-ends this run or the host, and whoever looks at the domain sees it.
+What was switched off is noted in the domain's own configuration (`_notes`).
 """
 
 from __future__ import annotations
 
 from ._connection import Connection
 from ._domain import Domain
+from ._notes import AUTOSTART, forget, is_noted, note
 
 
 async def hold_autostart(connection: Connection, domain: Domain) -> bool:
@@ -19,14 +19,14 @@ async def hold_autostart(connection: Connection, domain: Domain) -> bool:
     True when it was on."""
     if not domain.autostart:
         return False
-    await connection.note_autostart(domain.uuid, True)
+    await note(connection, domain.uuid, AUTOSTART)
     await connection.set_autostart(domain.uuid, False)
     return True
 
 
 async def is_held(connection: Connection, uuid: str) -> bool:
     """Whether a save switched it off."""
-    return await connection.has_autostart_note(uuid)
+    return await is_noted(connection, uuid, AUTOSTART)
 
 
 async def release_autostart(connection: Connection, uuid: str) -> bool:
@@ -35,5 +35,5 @@ async def release_autostart(connection: Connection, uuid: str) -> bool:
     if not await is_held(connection, uuid):
         return False
     await connection.set_autostart(uuid, True)
-    await connection.note_autostart(uuid, False)
+    await forget(connection, uuid, AUTOSTART)
     return True

@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import traceback
 import typing as t
+from urllib.parse import urlsplit
 
 from .._errors import LibvirtError, Refused
 from .._uninterrupted import finished_first, uninterrupted
@@ -34,12 +36,11 @@ _NOT_RUNNING = 55
 _NO_METADATA = 80
 _NAMESPACE = "urn:vmfleet:suspend:1"
 _NAMESPACE_PREFIX = "vmfleet"
-_HELD = "<held autostart='on'/>"
 # Where saveParams takes format and channels, and save images can be sparse.
 SPARSE_VERSION = 11_002_000
 _PAUSED_STARTING_UP = 11
 _PAUSED = 3
-_ABORT_EVERY_SECONDS = 0.5
+_STOP_EVERY_SECONDS = 0.5
 _Result = t.TypeVar("_Result")
 
 
@@ -74,7 +75,13 @@ class Connection:
 
     @classmethod
     async def open(cls, uri: str) -> Connection:
-        """Connect twice."""
+        """Connect twice. Raises `Refused` for a daemon of another host: it would write and read its
+        own files, and those that are locked, flushed and marked are here."""
+        if urlsplit(uri).netloc:
+            raise Refused(
+                f"uri {uri} is the daemon of another host, whose files are not here. Run this on "
+                "that host, with qemu:///system or qemu:///session."
+            )
         libvirt.registerErrorHandler(_kept_quiet, None)
 
         def connect() -> Connection:
@@ -130,6 +137,12 @@ class Connection:
             if exc.code == NO_DOMAIN:
                 return None
             raise
+
+    async def description(self, uuid: str) -> str:
+        """The domain's XML as it is now, without what is secret in it."""
+        return await self._do(
+            "Reading the domain's XML", lambda: str(self._lookup(uuid).XMLDesc(0))
+        )
 
     async def execute(
         self, uuid: str, command: str, arguments: t.Mapping[str, object] | None = None
@@ -193,6 +206,17 @@ class Connection:
 
         await self._abortable(uuid, save(), timeout_seconds)
 
+    async def managed_save(
+        self, uuid: str, *, bypass_cache: bool, timeout_seconds: float | None
+    ) -> None:
+        """As `save`, into a file of libvirt's own, which the next start of the domain restores."""
+        flags = libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE if bypass_cache else 0
+
+        def call() -> None:
+            self._first.lookupByUUIDString(uuid).managedSave(flags)
+
+        await self._abortable(uuid, self._do("The managed save", call), timeout_seconds)
+
     async def _abortable(
         self, uuid: str, work: t.Coroutine[t.Any, t.Any, None], timeout_seconds: float | None
     ) -> None:
@@ -202,22 +226,31 @@ class Connection:
         except asyncio.CancelledError:
             cancelled = True
         if not job.done():
-            await uninterrupted(self._abort(uuid, job))
+            await uninterrupted(self._stop(job, lambda: self._lookup(uuid).abortJob()))
         if cancelled and job.exception() is not None:
             raise asyncio.CancelledError
         job.result()
 
-    async def _abort(self, uuid: str, job: asyncio.Future[None]) -> None:
+    async def _stop(self, job: asyncio.Future[None], stop: t.Callable[[], object]) -> None:
         """Until the job is over: it may not have begun, or be past the point of no return."""
         while not job.done():
             with contextlib.suppress(LibvirtError):
-                await self._do("Aborting", lambda: self._lookup(uuid).abortJob())
-            await asyncio.wait([job], timeout=_ABORT_EVERY_SECONDS)
+                await self._do("Stopping the job", stop)
+            await asyncio.wait([job], timeout=_STOP_EVERY_SECONDS)
 
-    async def restore_paused(self, path: str, *, channels: int, bypass_cache: bool) -> None:
+    async def restore_paused(
+        self,
+        uuid: str,
+        path: str,
+        *,
+        channels: int,
+        bypass_cache: bool,
+        timeout_seconds: float | None,
+    ) -> None:
         """Load ``path``, absolute (T8), into a QEMU that libvirt starts; no vCPU runs.
 
-        libvirt cannot abort this: a cancellation comes through when it is over.
+        libvirt cannot abort this. When the time is over, or the run is cancelled, the domain is
+        destroyed, which never ran, and the image is as it was.
         """
         doing = f"Restoring {path}"
         flags = libvirt.VIR_DOMAIN_SAVE_PAUSED
@@ -230,14 +263,54 @@ class Connection:
             else:
                 self._first.restoreFlags(path, None, flags)
 
+        async def restore() -> None:
+            try:
+                await self._do(doing, load)
+            except LibvirtError as exc:
+                if not lacks_channels(exc):
+                    raise
+                words = ["restore", path, f"--parallel-channels={channels}", "--paused"]
+                words += ["--bypass-cache"] if bypass_cache else []
+                await virsh(self.uri, doing, *words)
+
+        job, cancelled = asyncio.ensure_future(restore()), False
         try:
-            await finished_first(self._do(doing, load))
-        except LibvirtError as exc:
-            if not lacks_channels(exc):
-                raise
-            words = ["restore", path, f"--parallel-channels={channels}", "--paused"]
-            words += ["--bypass-cache"] if bypass_cache else []
-            await finished_first(virsh(self.uri, doing, *words))
+            await asyncio.wait([job], timeout=timeout_seconds)
+        except asyncio.CancelledError:
+            cancelled = True
+        destroyed: list[bool] = []
+        if not job.done():
+            await uninterrupted(self._stop(job, lambda: destroyed.append(self._destroy_held(uuid))))
+            failed = job.exception() is not None
+            # It may have been loaded at the last moment, and be there.
+            if not cancelled and (failed or any(destroyed)):
+                raise LibvirtError(doing, "the domain was destroyed while it was loaded", 0)
+        if cancelled:
+            raise asyncio.CancelledError
+        job.result()
+
+    def _destroy_held(self, uuid: str) -> bool:
+        """What runs was started by somebody else meanwhile. True when it was destroyed."""
+        domain = self._lookup(uuid)
+        held = bool(domain.state()[0] == _PAUSED)
+        if held:
+            domain.destroy()
+        return held
+
+    async def start_paused(self, uuid: str, *, bypass_cache: bool) -> None:
+        """Load the domain's managed save, which libvirt removes then; no vCPU runs.
+
+        It is for the caller to know that there is one: without, a fresh guest would be made. A
+        cancellation comes through when it is over: the file may be gone already.
+        """
+        flags = libvirt.VIR_DOMAIN_START_PAUSED
+        if bypass_cache:
+            flags |= libvirt.VIR_DOMAIN_START_BYPASS_CACHE
+
+        def start() -> None:
+            self._first.lookupByUUIDString(uuid).createWithFlags(flags)
+
+        await finished_first(self._do("Restoring the managed save", start))
 
     async def resume(self, uuid: str) -> None:
         """Let the vCPUs run."""
@@ -247,39 +320,41 @@ class Connection:
         """Whether libvirt starts the domain when the host comes up."""
         await self._do("Setting autostart", lambda: self._lookup(uuid).setAutostart(int(on)))
 
-    async def note_autostart(self, uuid: str, held: bool) -> None:
-        """Write into the domain's configuration that its autostart is held, or that no more."""
+    async def write_notes(self, uuid: str, notes: t.Collection[str]) -> None:
+        """Keep these words of ours, and no others, in the domain's configuration."""
+        words = " ".join(f"{note}='on'" for note in sorted(notes))
 
         def write() -> None:
             self._lookup(uuid).setMetadata(
                 libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-                _HELD if held else None,
-                _NAMESPACE_PREFIX if held else None,
+                f"<held {words}/>" if notes else None,
+                _NAMESPACE_PREFIX if notes else None,
                 _NAMESPACE,
                 libvirt.VIR_DOMAIN_AFFECT_CONFIG,
             )
 
-        await self._do("Noting the autostart", write)
+        await self._do("Noting what is held", write)
 
-    async def has_autostart_note(self, uuid: str) -> bool:
-        """Whether the domain's configuration says that its autostart is held."""
+    async def read_notes(self, uuid: str) -> frozenset[str]:
+        """What `write_notes` wrote; nothing for a transient domain, which has no configuration."""
 
-        def read() -> bool:
+        def read() -> frozenset[str]:
             domain = self._lookup(uuid)
             if not domain.isPersistent():
-                return False
+                return frozenset()
             try:
-                return "autostart" in domain.metadata(
+                element = domain.metadata(
                     libvirt.VIR_DOMAIN_METADATA_ELEMENT,
                     _NAMESPACE,
                     libvirt.VIR_DOMAIN_AFFECT_CONFIG,
                 )
             except libvirt.libvirtError as exc:
                 if exc.get_error_code() == _NO_METADATA:
-                    return False
+                    return frozenset()
                 raise
+            return frozenset(re.findall(r"\b(\w+)=['\"]on['\"]", element))
 
-        return await self._do("Looking for a held autostart", read)
+        return await self._do("Looking for what is held", read)
 
     def require(self, version: int, what: str) -> None:
         """Raise `Refused` where the daemon's libvirt is older than ``version``."""

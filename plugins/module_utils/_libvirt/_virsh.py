@@ -19,13 +19,21 @@ import typing as t
 from .._errors import LibvirtError
 from .._uninterrupted import uninterrupted
 
-_ASKED_WRONGLY = "expected 'int'"
+_INVALID_ARGUMENT = 8  # libvirt include/libvirt/virterror.h
+# The daemon's words are in its own language; the parameter's name is not.
+_PARAMETER = "parallel.channels"
 
 
 def lacks_channels(error: LibvirtError) -> bool:
     """Whether a call failed because the binding cannot say how many channels. libvirt looks at the
     types before anything else, so nothing was done."""
-    return _ASKED_WRONGLY in error.description
+    return error.code == _INVALID_ARGUMENT and _PARAMETER in error.description
+
+
+def can_say_channels() -> bool:
+    """Whether channels can be asked for, whatever the binding: a preference for them is no reason
+    to fail."""
+    return shutil.which("virsh") is not None
 
 
 async def virsh(uri: str, doing: str, *words: str, domain_xml: str | None = None) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from .._errors import QmpCommandError
 from ._block_graph import BlockNode, parse_block_nodes
+from ._confinement import UNCONFINED, Confinement, confinement_of
 from ._description import Description, Hardware, query_hardware
 from ._monitor import Monitor
 from ._negotiation import Offer
@@ -36,7 +37,7 @@ class Guest:
     ``machine_type`` is resolved, such as ``pc-q35-10.0``. ``missing_files`` are names of disk
     files that no longer exist on this host. ``suppresses_vmdesc``: the stream it writes ends
     without the description of the device state. ``surroundings``: how its QEMU is run, None where
-    that cannot be seen.
+    that cannot be seen. ``confinement``: what binds its QEMU beside its user.
     """
 
     qmp_socket: str
@@ -61,6 +62,7 @@ class Guest:
     suppresses_vmdesc: bool = False
     hardware: Hardware | None = None
     surroundings: Surroundings | None = None
+    confinement: Confinement = UNCONFINED
 
     @property
     def description(self) -> Description:
@@ -205,6 +207,7 @@ async def observe(monitor: Monitor, *, incoming: bool = False) -> Guest:
         suppresses_vmdesc=await _suppresses_vmdesc(monitor),
         hardware=await query_hardware(monitor, cpus, directory),
         surroundings=surroundings,
+        confinement=confinement_of(pid) if pid else UNCONFINED,
     )
 
 

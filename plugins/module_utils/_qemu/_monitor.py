@@ -47,6 +47,10 @@ class NoListener(MonitorError):
     """Nothing listens on the socket: no such file, or its server is gone."""
 
 
+class _NotQmp(MonitorError):
+    """What came first on the connection was no greeting."""
+
+
 class MonitorLost(MonitorError):
     """The connection broke while it was in use."""
 
@@ -115,7 +119,7 @@ async def _greet(sock: socket.socket, path: str, timeout_seconds: float) -> QMPC
     except asyncio.TimeoutError:
         raise _held(path, timeout_seconds) from None
     except ConnectError as exc:
-        raise MonitorError(f"The socket {path} did not speak QMP: {exc}.", qmp_socket=path) from exc
+        raise _NotQmp(f"The socket {path} did not speak QMP: {exc}.", qmp_socket=path) from exc
     finally:
         if client.greeting is None:
             sock.close()
@@ -138,6 +142,15 @@ class Monitor:
         Raises `NoListener` when nothing listens, `MonitorError` when another client holds it,
         permission is missing or the peer does not speak QMP.
         """
+        try:
+            return await cls._connect_once(path, timeout_seconds)
+        except _NotQmp:
+            # An event meant for the client before us can overtake the greeting: QEMU forgets that
+            # client's session only when it greets the next one (monitor/qmp.c). Seen once.
+            return await cls._connect_once(path, timeout_seconds)
+
+    @classmethod
+    async def _connect_once(cls, path: str, timeout_seconds: float) -> Monitor:
         sock = await _open_socket(path, timeout_seconds)
         size = struct.calcsize("3i")
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)

@@ -20,7 +20,7 @@ SEQUENTIAL = "sequential"
 SAVE = "save"
 RESTORE = "restore"
 
-_MOST_CHANNELS = 255
+MOST_CHANNELS = 255
 _ENOUGH_CHANNELS = 4
 
 # Capability -> layouts it is on for, in both directions. Every other capability that QEMU offers
@@ -200,9 +200,9 @@ def _decide_channels(ask: Ask, offer: Offer) -> tuple[int, str]:
         return channels, (
             f"one per usable CPU of the host ({ask.cpu_count}), at most {_ENOUGH_CHANNELS}"
         )
-    if not 1 <= ask.channels <= _MOST_CHANNELS:
+    if not 1 <= ask.channels <= MOST_CHANNELS:
         raise Refused(
-            f"parallel_channels must be between 1 and {_MOST_CHANNELS}, not {ask.channels}."
+            f"parallel_channels must be between 1 and {MOST_CHANNELS}, not {ask.channels}."
         )
     if "multifd-channels" not in offer.parameters:
         raise Refused(

@@ -47,7 +47,7 @@ def decide(
     run_afterwards: bool,
 ) -> tuple[Step, str]:
     """What is left to do and why. ``domain``: the one of the image's UUID; ``loaded_by_us``: the
-    image notes that a run of ours began to load it.
+    image notes that a run of ours began to load it, and its QEMU was started to load.
 
     Raises `Refused` with the domain's state.
     """
@@ -64,11 +64,12 @@ def decide(
         _refuse(domain, "it is being started, restored or saved just now. Wait until that is over")
     if domain.state not in ("running", "paused", "pmsuspended"):
         _refuse(domain, f"it is {domain.state}, and its QEMU still there. End it first")
-    if spent and domain.state == "paused" and run_afterwards and not image.continued:
+    left_paused = domain.state == "paused" and loaded_by_us
+    if spent and left_paused and run_afterwards and not image.continued:
         return Step.CONTINUE, "a run that died marked the image spent and left the domain paused"
     if spent:
         return Step.NOTHING, "the domain runs, and the image is spent"
-    if domain.state == "paused" and loaded_by_us:
+    if left_paused:
         if run_afterwards:
             return Step.CONTINUE, "a run before this one loaded it and left the domain paused"
         return Step.NOTHING, "it was loaded before, and is paused as it should be"

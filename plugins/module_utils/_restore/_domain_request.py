@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DomainRestoreRequest:
-    """Those options of qemu_restore that go with ``domain``, None where left out."""
+    """Those options of qemu_restore that go with ``domain``, None where left out. Units:
+    seconds."""
 
     path: str
     domain: str
@@ -22,7 +23,18 @@ class DomainRestoreRequest:
     run_state: str = "as_saved"
     allow: frozenset[str] = frozenset()
     remove_image: bool = False
+    timeout_seconds: float = 0
 
     def __post_init__(self) -> None:
         # libvirt takes a relative path from its own directory (T8).
         object.__setattr__(self, "path", os.path.abspath(self.path))
+
+
+@dataclass(frozen=True)
+class ManagedRestoreRequest:
+    """Those that go with ``managed``."""
+
+    domain: str
+    uri: str
+    bypass_cache: bool | None = None
+    run_state: str = "as_saved"

@@ -23,8 +23,10 @@ from .._image_record import CONTINUED, SavedImage, describe
 from .._libvirt._autostart import is_held, release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
 from .._libvirt._domain import Domain
+from .._libvirt._virsh import can_say_channels
 from .._libvirt_transfer import left_to_libvirt
-from .._qemu._negotiation import MAPPED_RAM
+from .._qemu._deadline import Deadline
+from .._qemu._negotiation import MAPPED_RAM, Negotiated
 from .._saveimage._life import annotate, life_notes, mark_ready, mark_spent
 from .._saveimage._prefix import read_prefix
 from .._saveimage._protection import replaceable
@@ -33,6 +35,9 @@ from .._saveimage._relabel import as_sparse, as_version_3
 from .._saveimage._verify import Structure, verify_structure
 from .._uninterrupted import uninterrupted
 from ._checks import look_at_image, refuse_problems
+from ._direct_io import switch_direct_io_off
+from ._domain_description import check_described
+from ._domain_instance import was_started_to_load
 from ._domain_plan import Step, check_owner, decide
 from ._domain_request import DomainRestoreRequest
 from ._failing import RestoreFailed
@@ -57,6 +62,7 @@ async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> 
         try:
             image = describe(fd, request.path)
             check_owner(image, request)
+            check_described(read_prefix(fd, request.path).xml, image)
             plain = RestoreRequest(
                 path=request.path,
                 parallel_channels=request.parallel_channels,
@@ -73,6 +79,7 @@ async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> 
                 verify_structure(fd, request.path),
                 began,
                 check_mode,
+                Deadline(request.timeout_seconds),
             )
             return await run.execute()
         finally:
@@ -91,6 +98,7 @@ class _Restore:
     structure: Structure
     began: float
     check_mode: bool
+    deadline: Deadline
     step: str = "looking at the domain"
     image_state: str = ""
     actions: list[str] = field(default_factory=list)
@@ -104,30 +112,49 @@ class _Restore:
         self.image_state = self.image.state
         wanted = runs_afterwards(self.request.run_state, self.image)
         domain = await self.connection.find(self.uuid)
-        notes = life_notes(read_prefix(self.fd, self.image.path))
         step, reason = decide(
             self.image,
             domain,
-            loaded_by_us=notes.get(LOADING) is True,
+            loaded_by_us=await self._loaded_by_us(domain),
             run_afterwards=wanted,
         )
         found = domain.state if domain is not None and domain.active else "absent"
         plan = self._plan(step, reason, wanted)
         if step is Step.NOTHING:
-            # Should a run have died just before it switched autostart on.
-            late = found == "running" and await is_held(self.connection, self.uuid)
-            if late and not self.check_mode:
-                await self._switch_autostart_on()
-            return self._outcome(plan, found, found, changed=late)
+            return await uninterrupted(self._nothing_left(plan, found))
         if self.check_mode:
             if wanted:
                 self.image_state = "removed" if self.request.remove_image else "spent"
             return self._outcome(plan, found, "running" if wanted else "paused", changed=True)
         if step is Step.LOAD:
             await self._load(plan)
-        if wanted:
-            await uninterrupted(self._run())
+        # No cancellation from here on: the guest is there, and must not stay half restored.
+        await uninterrupted(self._loaded(wanted))
         return self._outcome(plan, found, "running" if wanted else "paused", changed=True)
+
+    async def _loaded_by_us(self, domain: Domain | None) -> bool:
+        notes = life_notes(read_prefix(self.fd, self.image.path))
+        if notes.get(LOADING) is not True:
+            return False
+        if domain is None or domain.state != "paused" or domain.starting or domain.job:
+            return True  # decides nothing
+        return await was_started_to_load(self.connection, self.uuid)
+
+    async def _nothing_left(self, plan: RestorePlan, found: str) -> RestoreOutcome:
+        """Unchanged, unless a run died before it switched autostart on."""
+        late = found == "running" and await is_held(self.connection, self.uuid)
+        if found == "running" and not self.check_mode:
+            if late:
+                late = await self._switch_autostart_on()
+            if self.image.state == "spent" and not self.image.continued:
+                with contextlib.suppress(StoreError):
+                    annotate(self.fd, self.image.path, {CONTINUED: True})
+        outcome = self._outcome(plan, found, found, changed=late)
+        if late:
+            verb = "Would switch" if self.check_mode else "Switched"
+            message = f"{verb} autostart of {self.image.name} on, which runs already."
+            outcome = replace(outcome, message=message)
+        return outcome
 
     def _plan(self, step: Step, reason: str, wanted: bool) -> RestorePlan:
         warnings: tuple[str, ...] = ()
@@ -151,7 +178,7 @@ class _Restore:
                 channels_asked=self.request.parallel_channels,
                 bypass_cache_asked=self.request.bypass_cache,
                 cpu_count=len(os.sched_getaffinity(0)),
-                may_choose=recent,
+                may_choose=recent and can_say_channels(),
             ),
             reason=reason,
             checks=tuple(checks),
@@ -172,17 +199,39 @@ class _Restore:
             if self.image.version == 3:
                 as_sparse(self.fd, self.image.path)
                 self.actions.append("presented the image to libvirt as version 2, sparse")
-            await self.connection.restore_paused(
-                self.image.path,
-                channels=negotiated.channels,
-                bypass_cache=negotiated.bypass_cache,
-            )
+            await self._restore_paused(negotiated)
         except BaseException as exc:
             await uninterrupted(self._undo(exc))
         self.actions.append("let libvirt load the image, vCPUs held")
         if self.image.version == 3:
             with contextlib.suppress(StoreError):  # either label is right
                 as_version_3(self.fd, self.image.path)
+
+    async def _loaded(self, wanted: bool) -> None:
+        # Whoever loaded it: this run, or one that died.
+        self.warnings += await switch_direct_io_off(self.connection, self.uuid, self.actions)
+        if wanted:
+            await self._run()
+        elif self.image.state == "spent":
+            # It was allowed to be loaded once more, and is not to be restored by anybody else.
+            self.step = "marking the image spent again"
+            try:
+                mark_spent(self.fd, self.image.path, {LOADING: True})
+            except StoreError as exc:
+                await self._hold(exc)
+
+    async def _restore_paused(self, negotiated: Negotiated) -> None:
+        try:
+            await self.connection.restore_paused(
+                self.uuid,
+                self.image.path,
+                channels=negotiated.channels,
+                bypass_cache=negotiated.bypass_cache,
+                timeout_seconds=self.deadline.remaining_seconds(),
+            )
+        except LibvirtError as exc:
+            self.deadline.check(f"libvirt restored the domain ({exc.description})")
+            raise
 
     async def _undo(self, cause: BaseException) -> t.NoReturn:
         """libvirt ends the QEMU of a load that failed. Where it has, the image is as it was; where
@@ -218,15 +267,19 @@ class _Restore:
         if self.request.remove_image:
             self._remove()
 
-    async def _switch_autostart_on(self) -> None:
+    async def _switch_autostart_on(self) -> bool:
+        """True when it was off."""
         try:
-            if await release_autostart(self.connection, self.uuid):
+            switched = await release_autostart(self.connection, self.uuid)
+            if switched:
                 self.actions.append("switched autostart on again")
+            return switched
         except LibvirtError as exc:
             self.warnings.append(
                 f"The domain runs, but its autostart could not be switched on again: {exc.message} "
                 f"Do it by hand: virsh autostart {self.image.name}."
             )
+            return False
 
     async def _hold(self, cause: Exception) -> t.NoReturn:
         """The vCPUs may not run on an image that is not marked: the domain stays paused, and the

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from .._errors import MigrationFailed, QmpCommandError, StoreError, VmfleetError
 from .._image_record import CONTINUED, LOADED_INTO, SavedImage
+from .._lent_image import give_back, lend, lend_pipe
 from .._pipeline import Pipeline
 from .._qemu._bookmark import RESTORE, Bookmark, StateBefore
 from .._qemu._deadline import Deadline
@@ -41,7 +42,8 @@ _SETTLE_SECONDS = 10.0
 @dataclass
 class RestoreSession:
     """One restore under way. ``fd`` is the locked image, ``structure`` what a walk through it
-    found; ``step`` names what goes on; ``rehearsal``: nothing is written into the image."""
+    found; ``step`` names what goes on; ``rehearsal``: nothing is written into the image;
+    ``label_before``: what it was labelled before QEMU got it, None where that is not known."""
 
     image: SavedImage
     fd: int
@@ -56,6 +58,7 @@ class RestoreSession:
     may_have_run: bool = False
     load_began: bool = False
     fdset_id: int | None = None
+    label_before: str | None = None
     guest_state: str = "absent"
 
     def __post_init__(self) -> None:
@@ -87,7 +90,9 @@ async def load(
 
 
 async def _give_back(session: RestoreSession, into: Destination) -> None:
-    """After a failed load: QEMU's settings as before, as far as it still answers."""
+    """After a failed load: the image's label and QEMU's settings as before, as far as it still
+    answers."""
+    return_image(session, into.guest)
     with contextlib.suppress(VmfleetError):
         await apply(into.monitor, into.negotiated.put_back)
         if session.fdset_id is not None:
@@ -103,6 +108,7 @@ async def apply(monitor: Monitor, steps: t.Iterable[Step]) -> None:
 
 async def _load(session: RestoreSession, into: Destination, stream_fd: int) -> MigrationReport:
     monitor, guest, through_pipe = into.monitor, into.guest, into.plan.through_pipe
+    _lend_image(session, into, stream_fd)
     session.step = "holding the vCPUs"
     # While it waits, stop only means: do not start by yourself after the load.
     await monitor.execute("stop")
@@ -132,7 +138,25 @@ async def _load(session: RestoreSession, into: Destination, stream_fd: int) -> M
     session.step = "taking the image back from QEMU"
     await take_back(monitor, fdset_id)
     session.fdset_id = None
+    return_image(session, guest)
     return report
+
+
+def _lend_image(session: RestoreSession, into: Destination, stream_fd: int) -> None:
+    session.step = "labelling the image for QEMU"
+    access = into.plan.access
+    lent = lend(stream_fd, session.image.path, access)
+    session.warnings += lent.warnings
+    if lent.label_before is not None and stream_fd == session.fd:
+        session.label_before = lent.label_before
+        session.actions.append(f"labelled the image {access.label} while QEMU has it")
+
+
+def return_image(session: RestoreSession, guest: Guest) -> None:
+    """QEMU, and one that a run which died had used, reads no more: the image is labelled again as
+    it was."""
+    label = guest.confinement.image_label
+    session.warnings += give_back(session.fd, session.image.path, label, session.label_before)
 
 
 def _bookmark(session: RestoreSession, guest: Guest) -> Bookmark:
@@ -158,6 +182,7 @@ async def _load_from_pipe(session: RestoreSession, into: Destination) -> Migrati
         direct=into.negotiated.bypass_cache,
     )
     try:
+        lend_pipe(pipeline.qemu_fd, into.plan.access)
         await into.monitor.get_fd(pipeline.qemu_fd, _FD_NAME)
         pipeline.release()
         try:

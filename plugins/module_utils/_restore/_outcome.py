@@ -22,14 +22,15 @@ class RestoreOutcome:
     """What a restore did, or in check mode would do.
 
     States of the guest are QEMU's run states, or ``absent``; the image's are ready, spent and
-    removed.
+    removed. ``saved``, ``structure``: None where libvirt's managed save is gone; ``guest``: name
+    and UUID then.
     """
 
     changed: bool
     message: str
     plan: RestorePlan
-    saved: SavedImage
-    structure: Structure
+    saved: SavedImage | None
+    structure: Structure | None
     state_before: str
     state_after: str
     image_state_after: str
@@ -38,23 +39,28 @@ class RestoreOutcome:
     prefetched: Prefetched | None = None
     duration_seconds: float = 0.0
     actions: tuple[str, ...] = ()
+    guest: tuple[str | None, str | None] = (None, None)
 
     def as_result(self) -> dict[str, t.Any]:
         """Keys as documented under RETURN of qemu_restore."""
-        before = self.saved.identity()
-        after = dict(before, state=self.image_state_after)
+        before = after = None
+        name, uuid = self.guest
+        if self.saved is not None:
+            before = self.saved.identity()
+            after = dict(before, state=self.image_state_after)
+            name, uuid = self.saved.name, self.saved.uuid
         result: dict[str, t.Any] = {
             "changed": self.changed,
             "msg": self.message,
             "reason": self.plan.reason,
             "actions": list(self.actions),
             "guest": {
-                "name": self.saved.name,
-                "uuid": self.saved.uuid,
+                "name": name,
+                "uuid": uuid,
                 "pid": self.pid,
                 "state": self.state_after,
             },
-            "image": dict(after, **sizes_result(self.structure)),
+            "image": dict(after or {"path": self.plan.path, "state": self.image_state_after}),
             "plan": self.plan.as_dict(),
             "duration_seconds": self.duration_seconds,
             "diff": {
@@ -62,6 +68,8 @@ class RestoreOutcome:
                 "after": {"guest_state": self.state_after, "image": after},
             },
         }
+        if self.structure is not None:
+            result["image"].update(sizes_result(self.structure))
         if self.plan.negotiated is not None:
             result["negotiated"] = negotiated_result(self.plan.negotiated)
         if self.migration is not None:

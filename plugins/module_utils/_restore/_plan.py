@@ -10,6 +10,7 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from .._errors import Refused
+from .._image_access import NOTHING_NEEDED, ImageAccess, lost_confinement
 from .._image_record import SavedImage
 from .._qemu._description import differences
 from .._qemu._guest import Guest
@@ -39,7 +40,8 @@ class RestorePlan:
     there. ``negotiated`` is None until a QEMU was asked (check mode without a waiting one);
     ``checks``: what was asked of image and host; ``recovers``: what a run that died left, and what
     is done about it first; ``mapped_bytes``: of RAM that is mapped from the image and not read;
-    ``prefetch``: how it is read ahead of the guest then."""
+    ``prefetch``: how it is read ahead of the guest then; ``access``: what the image needs so that
+    QEMU may read it."""
 
     action: str
     path: str
@@ -54,6 +56,7 @@ class RestorePlan:
     recovers: t.Mapping[str, str] | None = None
     mapped_bytes: int = 0
     prefetch: str | None = None
+    access: ImageAccess = NOTHING_NEEDED
 
     @property
     def through_pipe(self) -> bool:
@@ -83,6 +86,7 @@ class RestorePlan:
             "same_guest": "yes" if known else "unknown",
             "recovers": dict(self.recovers) if self.recovers else None,
             "reasons": dict(known.reasons) if known else {},
+            **self.access.as_dict(),
         }
 
 
@@ -198,6 +202,7 @@ def plan_load(
     direct_io_proved: bool | None,
     stale_backends: t.Sequence[str],
     mapped_bytes: int = 0,
+    access: ImageAccess = NOTHING_NEEDED,
 ) -> RestorePlan:
     """The plan for a QEMU that waits; raises `Refused` with every difference and both figures.
 
@@ -209,6 +214,8 @@ def plan_load(
             f"The QEMU on {request.qmp_socket} is in run state {guest.run_state}, not waiting."
         )
     different = differences(saved.description, guest.description, guest.ram_blocks, saved.layout)
+    if not request.rehearse:
+        warnings += lost_confinement(saved.confined_by, guest.confinement)
     problems = list(different.guest)
     if CHANGED_DISKS in request.allow or request.rehearse:
         warnings += different.disks if not request.rehearse else ()
@@ -250,7 +257,8 @@ def plan_load(
         checks=tuple(checks),
         negotiated=negotiated,
         reason="the image is ready and a QEMU waits for it",
-        warnings=warnings + negotiated.degraded,
+        warnings=warnings + negotiated.degraded + access.warnings,
+        access=access,
         mapped_bytes=mapped_bytes,
         prefetch=request.prefetch if mapped_bytes else None,
     )

@@ -21,7 +21,7 @@ from .._qemu._monitor import Monitor, MonitorLost
 from .._qemu._negotiation import put_back_everything
 from .._qemu._process import runs_with
 from .._saveimage._compressors import compressor_of
-from ._load import RestoreSession, apply, note_loaded
+from ._load import RestoreSession, apply, note_loaded, return_image
 from ._recovery import Remedy, decide
 
 _QUIT_SECONDS = 60.0
@@ -100,6 +100,7 @@ class Recovery:
         if loaded:
             note_loaded(self._session, guest)
         await take_back(self._monitor, found.fdset_id)
+        return_image(self._session, guest)
         self._session.actions.append("put migration capabilities and parameters back")
 
     async def _check_stream(self) -> None:
@@ -118,6 +119,7 @@ class Recovery:
                 f"The QEMU process {guest.process.pid} was still there {_QUIT_SECONDS:g} s after "
                 "quit."
             )
+        return_image(self._session, guest)
         self._session.actions.append("ended the QEMU of the run that died")
 
 

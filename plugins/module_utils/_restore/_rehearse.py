@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from .._errors import Refused, VmfleetError
 from .._failure import facts_of, words_of
+from .._lent_image import look_at_access
 from .._qemu._argv import incoming_argv
 from .._qemu._guest import observe
 from .._qemu._launch import LaunchedQemu, launch, wait_for_monitor
@@ -151,6 +152,7 @@ class _Rehearsal:
             cpu_count=len(os.sched_getaffinity(0)),
             direct_io_proved=False if self._request.bypass_cache else None,
             stale_backends=(),
+            access=look_at_access(guest.confinement, self._request.path, write=False),
         )
         if plan.negotiated is None:
             raise AssertionError("a plan for a QEMU that waits was negotiated with it")

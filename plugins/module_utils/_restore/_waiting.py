@@ -10,6 +10,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
+from .._lent_image import look_at_access
 from .._qemu._fdset import DIRECT_IO_BYTES, direct_io_refusal
 from .._qemu._fresh_ram import empty_backends, stale_backends
 from .._qemu._guest import Guest
@@ -59,6 +60,7 @@ class WaitingQemu:
             direct_io_proved=self._direct_io_proved(),
             stale_backends=stale,
             mapped_bytes=sum(block.length_bytes for block in self.mapped),
+            access=look_at_access(self.guest.confinement, self.request.path, write=False),
         )
 
     def _ram_blocks(self) -> frozenset[str]:

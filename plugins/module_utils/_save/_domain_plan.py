@@ -18,7 +18,7 @@ from .._qemu._negotiation import MAPPED_RAM, SEQUENTIAL, Negotiated
 from ._domain_request import DomainSaveRequest
 from ._plan import ImageKind, SavePlan
 
-_METADATA_BYTES = 16 << 20
+METADATA_BYTES = 16 << 20
 _RUNNING = "running"
 
 # What is in the way of a save, by the domain's state.
@@ -35,11 +35,15 @@ _STATE_PROBLEMS: t.Mapping[str, str] = {
 @dataclass(frozen=True)
 class Offer:
     """What daemon and QEMU can do. ``sparse``: libvirt knows the format and QEMU has mapped-ram;
-    ``choice``: libvirt can be told a format at all; ``direct_io``: QEMU has that parameter."""
+    ``choice``: libvirt can be told a format at all; ``direct_io``: QEMU has that parameter;
+    ``ram_files``: files that stand behind some of the domain's RAM; ``channels``: there is a way to
+    ask for several."""
 
     choice: bool
     sparse: bool
     direct_io: bool
+    ram_files: tuple[str, ...] = ()
+    channels: bool = True
 
 
 def check_domain(domain: Domain) -> tuple[str, ...]:
@@ -88,6 +92,8 @@ def choose_domain_kind(request: DomainSaveRequest, conf: QemuConf, offer: Offer)
     if version == 3:
         _require_sparse(offer, f"image_version 3 ({why})")
         return ImageKind(3, "raw", MAPPED_RAM, why)
+    if offer.ram_files:
+        return ImageKind(2, "raw", SEQUENTIAL, f"{_stale(offer)}; raw clears such pages")
     if offer.sparse:
         default = "libvirt and QEMU here know sparse, the default for domains"
         return ImageKind(2, "sparse", MAPPED_RAM, default)
@@ -109,9 +115,19 @@ def _of_format(wanted: str, why: str, offer: Offer, conf: QemuConf) -> ImageKind
     return ImageKind(2, wanted, SEQUENTIAL, why)
 
 
+def _stale(offer: Offer) -> str:
+    """Why mapped-ram does not go with RAM in a file that outlives its QEMU (T4)."""
+    return (
+        f"{', '.join(offer.ram_files)} holds RAM of the domain, and a sparse load leaves what is "
+        "in a file wherever the guest's page was zero"
+    )
+
+
 def _require_sparse(offer: Offer, what: str) -> None:
     if not offer.sparse:
         raise Refused(f"{what} needs libvirt 11.2 and, under the domain, QEMU 9.0.")
+    if offer.ram_files:
+        raise Refused(f"{what} cannot be: {_stale(offer)}. Ask for image_format raw.")
 
 
 def negotiate_domain(
@@ -131,6 +147,7 @@ def negotiate_domain(
         channels_asked=asked,
         bypass_cache_asked=request.bypass_cache,
         cpu_count=cpu_count,
+        may_choose=offer.channels,
     )
 
 
@@ -167,7 +184,7 @@ def plan_domain_save(
             f"bypass_cache was asked for, but the filesystem of {request.path} does not do "
             "O_DIRECT. Leave bypass_cache out, or choose another store."
         )
-    at_most_bytes = domain.memory_bytes + _METADATA_BYTES
+    at_most_bytes = domain.memory_bytes + METADATA_BYTES
     if free_bytes < at_most_bytes:
         warnings.append(
             f"The store has {free_bytes} bytes free and the image may need up to "
@@ -188,6 +205,7 @@ def plan_domain_save(
         at_most_bytes=at_most_bytes,
         free_bytes=free_bytes,
         warnings=tuple(warnings),
+        holds_autostart=domain.autostart,
     )
 
 

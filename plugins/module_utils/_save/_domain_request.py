@@ -29,3 +29,14 @@ class DomainSaveRequest:
     def __post_init__(self) -> None:
         # libvirt takes a relative path from its own directory (T8).
         object.__setattr__(self, "path", os.path.abspath(self.path))
+
+
+@dataclass(frozen=True)
+class ManagedSaveRequest:
+    """Those that go with ``managed``: libvirt decides where and how it writes."""
+
+    domain: str
+    uri: str
+    bypass_cache: bool | None = None
+    timeout_seconds: float = 0
+    qemu_conf: str = "/etc/libvirt/qemu.conf"

@@ -18,33 +18,37 @@ import time
 from dataclasses import dataclass, field, replace
 
 from .._errors import ImageInvalid, LibvirtError, Refused, StoreError, VmfleetError
-from .._failure import facts_of, words_of
+from .._failure import words_of
 from .._image_record import SavedImage, describe, describe_target
+from .._lent_image import give_back, label_of
 from .._libvirt._autostart import hold_autostart, release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
 from .._libvirt._domain import Domain
 from .._libvirt._qemu_conf import QemuConf, read_knobs
 from .._libvirt._traps import offered_by, remove_leaked_fdsets, set_direct_io
-from .._pipeline import decode_and_verify
+from .._libvirt._virsh import can_say_channels
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
+from .._qemu._fingerprint import fingerprint
 from .._qemu._negotiation import MAPPED_RAM
-from .._saveimage._compressors import compressor_of
+from .._saveimage._domain_machine import machine_of
+from .._saveimage._foreign_record import add_record
 from .._saveimage._lock import is_at
-from .._saveimage._prefix import ALIGNMENT_BYTES
+from .._saveimage._prefix import ALIGNMENT_BYTES, read_prefix
 from .._saveimage._publish import PartialImage, check_target, partial_path
 from .._saveimage._relabel import stamp
-from .._saveimage._verify import Structure, verify_structure
+from .._saveimage._verify import Structure
 from .._uninterrupted import uninterrupted
 from ._domain_absent import save_of_absent_domain
 from ._domain_leftover import Treated, treat_leftover
 from ._domain_plan import Offer, check_domain, plan_domain_save
+from ._domain_report import CRASHED, failed, failed_afterwards, outcome, verify_written
 from ._domain_request import DomainSaveRequest
 from ._existing import held, spend
 from ._outcome import SaveOutcome
 from ._plan import SavePlan
 from ._planning import free_bytes, read_domain_xml
-from ._undo import SaveFailed
+from ._record import disks_record
 
 _GONE = "shutoff"
 
@@ -93,6 +97,7 @@ class _Save:
             self.actions.append(f"removed what a run that died had left: {left.reason}")
         with held(existing) as fd, contextlib.closing(PartialImage.create(path)) as image:
             self.actions.append(f"created {image.path}")
+            label_before = label_of(image.fd)
             try:
                 plan = await self._prepare(domain, existing, image)
                 if existing is not None and fd is not None and existing.uuid == domain.uuid:
@@ -104,7 +109,7 @@ class _Save:
                 await self._write(domain, plan, image, deadline)
             except BaseException as exc:
                 await uninterrupted(self._undo(domain, image, exc))
-            structure = await uninterrupted(self._finish(domain, plan, image))
+            structure = await uninterrupted(self._finish(domain, plan, image, label_before))
         plan = replace(plan, recovers=recovers)
         return self._outcome(plan, domain, existing, structure)
 
@@ -113,13 +118,20 @@ class _Save:
     ) -> SavePlan:
         read_domain_xml(self.request.domain_xml_file)  # refused here, not once libvirt works
         mapped_ram, direct_io = await offered_by(self.connection, domain.uuid)
+        machine = machine_of(await self.connection.description(domain.uuid))
         recent = self.connection.version >= SPARSE_VERSION
         return plan_domain_save(
             self.request,
             domain,
             self._conf(),
             existing,
-            Offer(choice=recent, sparse=recent and mapped_ram, direct_io=direct_io),
+            Offer(
+                choice=recent,
+                sparse=recent and mapped_ram,
+                direct_io=direct_io,
+                channels=can_say_channels(),
+                ram_files=machine.memory_files if machine is not None else (),
+            ),
             cpu_count=len(os.sched_getaffinity(0)),
             free_bytes=free_bytes(self.request.path),
             direct_io_proved=direct_io_proved,
@@ -169,7 +181,9 @@ class _Save:
             raise
         self.actions.append("saved the domain, and let libvirt end its QEMU")
 
-    async def _finish(self, domain: Domain, plan: SavePlan, image: PartialImage) -> Structure:
+    async def _finish(
+        self, domain: Domain, plan: SavePlan, image: PartialImage, label_before: str | None
+    ) -> Structure:
         """The guest is gone: what is here is all there is of it."""
         try:
             self.step = "flushing the image"
@@ -178,32 +192,39 @@ class _Save:
             image.sync()  # libvirt does not (T6)
             self.step = "verifying the image"
             structure = await self._verify(domain, plan, image)
+            self.step = "recording what its disks are like"
+            self._record_disks(image)
             if plan.kind.version == 3:
                 self.step = "stamping the image version 3"
                 self._stamp(image)
             self.step = "publishing the image"
+            if label_before is not None:  # libvirt leaves the label of the guest on it
+                label = label_of(image.fd)
+                self.warnings += give_back(image.fd, image.path, label, label_before)
             image.give_name()
         except (VmfleetError, OSError) as exc:
-            raise SaveFailed(
-                f"Saving {domain.name} failed while {self.step}: {words_of(exc)} libvirt had ended "
-                f"its QEMU before, so the guest is gone; what there is of it is in {image.path}. "
-                "Keep that file.",
-                **facts_of(exc),
-                step=self.step,
-                guest={"name": domain.name, "uuid": domain.uuid, "state": "stopped"},
-                actions=list(self.actions),
-                changed=True,
-            ) from exc
+            raise failed_afterwards(domain, self.step, exc, self.actions, image.path) from exc
         self.actions.append(f"published {image.path}")
         return structure
 
     async def _verify(self, domain: Domain, plan: SavePlan, image: PartialImage) -> Structure:
         if not _is_whole(image, domain):
             raise ImageInvalid(image.path, 0, f"it is no whole image of {domain.name}")
-        compressor = compressor_of(plan.kind.image_format)
-        if compressor is None:
-            return verify_structure(image.fd, image.path)
-        return await decode_and_verify(image.fd, image.path, compressor)
+        return await verify_written(image.fd, image.path, plan.kind.image_format)
+
+    def _record_disks(self, image: PartialImage) -> None:
+        """So that a restore can tell whether they have changed: QEMU has let go of them."""
+        machine = machine_of(read_prefix(image.fd, image.path).xml)
+        files = sorted(machine.disk_files) if machine is not None else []
+        recorded = False
+        with contextlib.suppress(StoreError):
+            recorded = add_record(image.fd, image.path, disks_record([*map(fingerprint, files)]))
+            image.sync()
+        if not recorded:
+            self.warnings.append(
+                "What the domain's disks are like could not be recorded in the image, so that its "
+                "restore will not see whether they have changed."
+            )
 
     def _stamp(self, image: PartialImage) -> None:
         try:
@@ -239,18 +260,9 @@ class _Save:
             raise cause
         if not isinstance(cause, (VmfleetError, OSError, asyncio.CancelledError)):
             raise cause
-        raise SaveFailed(
-            f"Saving {domain.name} failed while {self.step}: {words_of(cause)} "
-            + _advice(state, domain, image.path),
-            **facts_of(cause),
-            step=self.step,
-            guest={
-                "name": domain.name,
-                "uuid": domain.uuid,
-                "state": "crashed" if state == _GONE else state,
-            },
-            actions=list(self.actions),
-        ) from cause
+        now_is = CRASHED if state == _GONE else state
+        advice = _advice(state, domain, image.path)
+        raise failed(domain, self.step, cause, now_is, self.actions, advice) from cause
 
     def _outcome(
         self,
@@ -259,26 +271,14 @@ class _Save:
         existing: SavedImage | None,
         structure: Structure | None = None,
     ) -> SaveOutcome:
-        verb = "Would save" if structure is None else "Saved"
-        now = time.monotonic()
-        return SaveOutcome(
-            changed=True,
-            message=f"{verb} {plan.name} to {plan.path}.",
-            reason=f"{plan.name} was {domain.state}",
-            name=plan.name,
-            uuid=plan.uuid,
-            pid=None,
-            state_before=domain.state,
-            state_after="stopped",
-            image_before=existing,
-            image_state="ready",
-            plan=plan,
-            structure=structure,
-            verified="structure" if structure is not None else None,
-            verified_before_quit=False,
-            duration_seconds=round(now - self.began, 3) if structure is not None else 0.0,
-            actions=tuple(self.actions),
-            warnings=(*plan.warnings, *self.warnings),
+        return outcome(
+            plan,
+            domain,
+            existing,
+            structure,
+            began=self.began,
+            actions=self.actions,
+            warnings=self.warnings,
         )
 
 

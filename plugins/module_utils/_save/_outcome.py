@@ -133,5 +133,5 @@ def saved(
         stopped_seconds=round(now - stopped_at, 3),
         duration_seconds=round(now - started, 3),
         actions=tuple(session.actions),
-        warnings=plan.warnings,
+        warnings=plan.warnings + tuple(session.warnings),
     )

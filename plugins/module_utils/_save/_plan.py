@@ -14,6 +14,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import Refused
+from .._image_access import NOTHING_NEEDED, ImageAccess
 from .._image_record import SavedImage
 from .._libvirt._qemu_conf import QemuConf
 from .._qemu._block_graph import block_problems
@@ -54,7 +55,9 @@ class SavePlan:
     """Everything decided before the guest is touched. ``bypass_cache_proved`` is None until the
     filesystem was tried, which check mode never does. ``recovers``: what a run that died left, and
     what is done about it first. ``unit``: the systemd unit that runs the guest and is stopped in
-    place of QEMU."""
+    place of QEMU. ``described_by``: where the domain description comes from and why, over QMP.
+    ``holds_autostart``: the domain's is switched off until it is restored. ``access``: what the
+    image needs so that QEMU may write it."""
 
     path: str
     name: str
@@ -72,6 +75,9 @@ class SavePlan:
     warnings: tuple[str, ...]
     recovers: t.Mapping[str, str] | None = None
     unit: Unit | None = None
+    described_by: tuple[str, str] | None = None
+    holds_autostart: bool = False
+    access: ImageAccess = NOTHING_NEEDED
 
     @property
     def through_pipe(self) -> bool:
@@ -110,8 +116,15 @@ class SavePlan:
             "replaces": self.replaces.state if self.replaces else None,
             "at_most_bytes": self.at_most_bytes,
             "free_bytes": self.free_bytes,
+            "holds_autostart": self.holds_autostart,
             "recovers": dict(self.recovers) if self.recovers else None,
-            "reasons": {"image_version": self.kind.reason, **self.negotiated.reasons},
+            "domain_xml": self.described_by[0] if self.described_by else None,
+            "reasons": {
+                "image_version": self.kind.reason,
+                **({"domain_xml": self.described_by[1]} if self.described_by else {}),
+                **self.negotiated.reasons,
+            },
+            **self.access.as_dict(),
         }
 
 
@@ -251,6 +264,7 @@ def plan_save(
     cpu_count: int,
     free_bytes: int,
     direct_io_proved: bool | None = None,
+    access: ImageAccess = NOTHING_NEEDED,
 ) -> SavePlan:
     """The whole plan, or `Refused`. ``direct_io_proved``: see `Ask`."""
     warnings = [*check_guest(request, guest), *launch_warnings(guest)]
@@ -293,5 +307,6 @@ def plan_save(
         unit=request.unit,
         at_most_bytes=at_most_bytes,
         free_bytes=free_bytes,
-        warnings=tuple(warnings) + kind.warnings + negotiated.degraded,
+        warnings=tuple(warnings) + kind.warnings + negotiated.degraded + access.warnings,
+        access=access,
     )

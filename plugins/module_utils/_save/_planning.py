@@ -7,13 +7,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from .._errors import Refused, StoreError
 from .._image_record import SavedImage
+from .._lent_image import look_at_access
+from .._libvirt._definitions import definitions, definitions_directory
 from .._libvirt._qemu_conf import QemuConf, read_knobs
 from .._qemu._guest import Guest
 from .._saveimage._compressors import compressor_of, find_program
 from .._saveimage._domain_xml import identity, minimal_domain_xml
+from .._saveimage._publish import partial_path
+from ._description import Described, describe_guest
 from ._plan import ImageKind, SavePlan, choose_kind, plan_save
 from ._request import SaveRequest
 
@@ -31,20 +36,33 @@ def make_plan(
     direct_io_proved: bool | None,
 ) -> SavePlan:
     """The plan from what there is now. Raises as `plan_save`."""
-    xml = read_domain_xml(request.domain_xml_file)
+    described = description_of(request, guest)
     compressor = compressor_of(wanted_kind(request).image_format)
     if compressor is not None:
         find_program(compressor)
-    return plan_save(
+    plan = plan_save(
         request,
         guest,
         _read_conf(request),
         existing,
-        identity(xml) if xml is not None else None,
+        identity(described.xml) if described.xml is not None else None,
         cpu_count=len(os.sched_getaffinity(0)),
         free_bytes=free_bytes(request.path),
         direct_io_proved=direct_io_proved,
+        access=look_at_access(guest.confinement, partial_path(request.path), write=True),
     )
+    return replace(
+        plan,
+        described_by=(described.source, described.reason),
+        warnings=(*plan.warnings, *described.warnings),
+    )
+
+
+def description_of(request: SaveRequest, guest: Guest) -> Described:
+    """The domain description to embed, and why that one. Raises `Refused`."""
+    directory = definitions_directory(request.qemu_conf)
+    given = read_domain_xml(request.domain_xml_file)
+    return describe_guest(guest, given, definitions(directory), directory)
 
 
 def free_bytes(path: str) -> int:
@@ -58,8 +76,8 @@ def free_bytes(path: str) -> int:
 
 
 def domain_xml_of(request: SaveRequest, guest: Guest, plan: SavePlan) -> str:
-    """The XML to embed: the operator's file, else one made from what QEMU tells."""
-    return read_domain_xml(request.domain_xml_file) or minimal_domain_xml(
+    """The XML to embed."""
+    return description_of(request, guest).xml or minimal_domain_xml(
         name=plan.name,
         uuid=plan.uuid,
         memory_bytes=guest.memory_bytes,

@@ -11,6 +11,7 @@ import os
 import time
 import typing as t
 
+from .._image_access import confined_by
 from .._qemu._bookmark import StateBefore
 from .._qemu._description import Hardware
 from .._qemu._fingerprint import Fingerprint
@@ -60,6 +61,7 @@ def build_record(guest: Guest, plan: SavePlan, inode: int) -> dict[str, t.Any]:
         "hardware": guest.hardware.as_dict() if guest.hardware is not None else None,
         "launch": guest.surroundings.as_dict() if guest.surroundings is not None else None,
         "systemd_unit": plan.unit.name if plan.unit is not None else None,
+        "confined_by": confined_by(guest.confinement),
         "before": state_before(guest).as_dict(),
         "negotiated": {
             "parallel_channels": plan.negotiated.channels,
@@ -78,6 +80,14 @@ def completed_record(
     return {
         **record,
         "hardware": hardware.as_dict() if hardware is not None else None,
+        "disks": {"boot_id": boot_id(), "files": [disk.as_dict() for disk in disks]},
+    }
+
+
+def disks_record(disks: t.Sequence[Fingerprint]) -> dict[str, t.Any]:
+    """The record of an image that libvirt wrote: what its domain's disks were like then."""
+    return {
+        "schema": SCHEMA,
         "disks": {"boot_id": boot_id(), "files": [disk.as_dict() for disk in disks]},
     }
 

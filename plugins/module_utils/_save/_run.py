@@ -23,6 +23,7 @@ from .._qemu._guest_lock import guest_lock
 from .._qemu._monitor import Monitor, NoListener
 from .._qemu._systemd_guest import unit_to_stop
 from .._saveimage._publish import PartialImage, check_target
+from .._saveimage._squash import owner_warning
 from .._uninterrupted import uninterrupted
 from ._absent import save_of_nobody
 from ._cases import guest_after, next_case
@@ -39,6 +40,7 @@ from ._resume import plan_of
 from ._session import SaveSession
 from ._steps import (
     begin_image,
+    lend_image,
     note_disks,
     prepare_qemu,
     publish_image,
@@ -187,8 +189,9 @@ def _session(
 ) -> SaveSession:
     domain_xml = domain_xml_of(request, guest, plan)
     image = PartialImage.create(plan.path)
-    inode = os.fstat(image.fd).st_ino
-    return SaveSession(
+    status = os.fstat(image.fd)
+    inode = status.st_ino
+    session = SaveSession(
         monitor,
         guest,
         plan,
@@ -202,6 +205,8 @@ def _session(
         Bookmark(SAVE, os.path.abspath(image.path), inode, state_before(guest)),
         deadline,
     )
+    session.warnings += owner_warning(plan.path, status.st_uid, os.geteuid())
+    return session
 
 
 def _prove_direct_io(
@@ -225,6 +230,7 @@ async def _run(
             # Whoever publishes here holds the lock of the partial file, which is ours now.
             raise Refused(f"{session.image.target} changed while the save was being planned.")
         begin_image(session)
+        lend_image(session)
         _spend_stale(session, existing, existing_fd)
         if session.plan.negotiated.bypass_cache:
             _prove_direct_io(session, request, existing)

@@ -24,7 +24,8 @@ _Result = t.TypeVar("_Result")
 
 class SaveSession(GuestHold):
     """``beginning``: everything before the stream, as written first; ``pipeline``: what QEMU writes
-    into, where that is a pipe."""
+    into, where that is a pipe; ``label_before``: what the image was labelled before QEMU got
+    it, None where that is not known."""
 
     def __init__(
         self,
@@ -43,6 +44,8 @@ class SaveSession(GuestHold):
         self.bookmark = bookmark
         self.deadline = deadline
         self.pipeline: Pipeline | None = None
+        self.label_before: str | None = None
+        self.warnings: list[str] = []
 
     @property
     def data_offset_bytes(self) -> int:

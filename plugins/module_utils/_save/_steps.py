@@ -15,6 +15,7 @@ import threading
 import time
 
 from .._errors import ImageInvalid, MigrationFailed, QmpCommandError, VmfleetError
+from .._lent_image import give_back, lend, lend_pipe
 from .._pipeline import Pipeline, decode_and_verify
 from .._qemu._block_graph import BlockNode, parse_block_nodes
 from .._qemu._description import Hardware, query_hardware
@@ -52,6 +53,23 @@ def begin_image(session: SaveSession) -> None:
     session.actions.append(f"created {session.image.path}")
 
 
+def lend_image(session: SaveSession) -> None:
+    """Let a confined QEMU use the image. Raises `Refused`; nothing was told to QEMU then."""
+    session.step = "labelling the image for QEMU"
+    access = session.plan.access
+    lent = lend(session.image.fd, session.image.path, access)
+    session.warnings += lent.warnings
+    if lent.label_before is not None:
+        session.label_before = lent.label_before
+        session.actions.append(f"labelled the image {access.label} while QEMU has it")
+
+
+def return_image(session: SaveSession) -> None:
+    """QEMU has written all that it will: the image is labelled again as it was."""
+    image, label = session.image, session.guest.confinement.image_label
+    session.warnings += give_back(image.fd, image.path, label, session.label_before)
+
+
 async def prepare_qemu(session: SaveSession) -> None:
     """The fdset, capabilities and parameters, while the vCPUs still run."""
     session.step = "handing the image to QEMU"
@@ -85,6 +103,7 @@ async def _open_pipeline(session: SaveSession) -> None:
         compressor_of(session.plan.kind.image_format),
         direct=session.plan.negotiated.bypass_cache,
     )
+    lend_pipe(session.pipeline.qemu_fd, session.plan.access)
     session.fd_name = FD_NAME
     await session.monitor.get_fd(session.pipeline.qemu_fd, FD_NAME)
     session.pipeline.release()
@@ -229,5 +248,6 @@ async def compare_content(session: SaveSession, structure: Structure) -> str:
 def publish_image(session: SaveSession) -> None:
     """The last step that can be undone: from the complete magic on, the image could be restored."""
     session.step = "publishing the image"
+    return_image(session)
     session.image.publish(relabelled(session.beginning, life_block(LifeState.READY, {})))
     session.actions.append(f"published {session.image.target}")

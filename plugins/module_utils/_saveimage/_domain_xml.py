@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 REDACTED = "REDACTED"
+# What virsh says it cannot find when it is told to restore such an image.
+NO_EMULATOR = "/saved/over/QMP/without/description/for/libvirt/use/vmfleet.suspend.qemu_restore"
 UNREADABLE = "<!-- not shown: the domain description is not well-formed XML -->"
 
 _SECRET_ATTRIBUTES = ("passwd", "password")
@@ -39,7 +41,8 @@ def minimal_domain_xml(
     """A domain that libvirt's schema accepts, for a guest that libvirt does not know.
 
     ``accelerator`` is ``kvm`` or ``qemu`` (TCG). Devices are not described: the image is restored
-    over QMP, and a reader sees whose it is.
+    over QMP, and a reader sees whose it is. libvirt would make up devices and load the guest
+    without its disks, if it fitted. The emulator's name keeps it from that, and virsh shows it.
     """
     domain = ElementTree.Element("domain", type=accelerator)
     ElementTree.SubElement(domain, "name").text = _NOT_XML.sub("?", name)
@@ -49,10 +52,19 @@ def minimal_domain_xml(
     ElementTree.SubElement(domain, "vcpu").text = str(vcpus)
     system = ElementTree.SubElement(domain, "os")
     ElementTree.SubElement(system, "type", arch=arch, machine=machine).text = "hvm"
+    devices = ElementTree.SubElement(domain, "devices")
+    ElementTree.SubElement(devices, "emulator").text = NO_EMULATOR
     return ElementTree.tostring(domain, encoding="unicode") + "\n"
 
 
-def _parse(xml: str) -> ElementTree.Element | None:
+def is_minimal(xml: str) -> bool:
+    """Whether it is one of `minimal_domain_xml`, which libvirt cannot restore."""
+    domain = parse(xml)
+    return domain is not None and domain.findtext("devices/emulator") == NO_EMULATOR
+
+
+def parse(xml: str) -> ElementTree.Element | None:
+    """The outermost element; None for what is not well-formed, or declares entities."""
     # Declarations could make the parser expand entities without end; libvirt writes none.
     if _DECLARATION.search(xml):
         return None
@@ -64,7 +76,7 @@ def _parse(xml: str) -> ElementTree.Element | None:
 
 def identity(xml: str) -> tuple[str, str | None] | None:
     """Name and UUID (lower case, None where missing); None for what is no domain with a name."""
-    domain = _parse(xml)
+    domain = parse(xml)
     if domain is None or domain.tag != "domain":
         return None
     name = (domain.findtext("name") or "").strip()
@@ -76,7 +88,7 @@ def redact(xml: str) -> str:
     """The description without what could be a secret: passwords, HTTP cookies, SMBIOS strings,
     launch secrets, metadata, the kernel's command line, QEMU's arguments, environment and
     overridden properties. Text that cannot be parsed is not shown at all."""
-    domain = _parse(xml)
+    domain = parse(xml)
     if domain is None or not _hide_secrets(domain, False, _DEEPEST):
         return UNREADABLE
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)

@@ -15,6 +15,7 @@ import time
 import typing as t
 
 from .._errors import ImageLocked, Refused, StoreError
+from ._squash import advice_for
 
 _STORE_SECONDS = 30.0
 _RETRY_SECONDS = 0.01
@@ -68,7 +69,8 @@ def lock_image(path: str, *, write: bool) -> int:
     except FileNotFoundError as exc:
         raise Refused(f"There is no image at {path}.", path=path) from exc
     except OSError as exc:
-        raise Refused(f"{path} cannot be opened: {exc.strerror}.", path=path) from exc
+        advice = advice_for(path) if exc.errno in (errno.EACCES, errno.EPERM) else ""
+        raise Refused(f"{path} cannot be opened: {exc.strerror}.{advice}", path=path) from exc
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Refused(f"{path} is not a regular file.", path=path)

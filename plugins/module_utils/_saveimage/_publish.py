@@ -14,6 +14,7 @@ from .._errors import Refused
 from ._header import MAGIC_COMPLETE
 from ._lock import is_at, lock, lock_image, store_error, store_lock
 from ._protection import replaceable
+from ._squash import advice_for
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o600
@@ -60,7 +61,9 @@ def check_target(target: str) -> None:
             f"{os.path.basename(path)}, and names here have at most {longest} bytes."
         )
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise Refused(f"The directory {directory} is not writable for this user.")
+        raise Refused(
+            f"The directory {directory} is not writable for this user.{advice_for(directory)}"
+        )
     if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
         raise Refused(f"{target} exists and is not a regular file; it will not be replaced.")
 

@@ -74,10 +74,15 @@ def mount_of(fd: int) -> Mount | None:
     return None
 
 
+def is_remote(mount: Mount) -> bool:
+    """Whether another host serves it."""
+    return mount.kind in _REMOTE
+
+
 def why_unsteady(mount: Mount, devices: t.Sequence[str]) -> str | None:
     """Why the store may go away, or None. ``devices``: the directories in sysfs of the disks below
     it, with their links resolved; those that can be taken out end with ``(removable)``."""
-    if mount.kind in _REMOTE:
+    if is_remote(mount):
         return f"it lies on {mount.source}, a filesystem of type {mount.kind} that others serve"
     if mount.kind == _FUSE or mount.kind.startswith(_FUSE + "."):
         return f"it lies on {mount.source}, a filesystem ({mount.kind}) that a process serves"

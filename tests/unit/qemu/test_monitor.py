@@ -111,6 +111,22 @@ def test_a_peer_that_speaks_something_else_is_not_a_monitor(path, greeting):
         connect(path)
 
 
+def test_an_event_that_overtakes_the_greeting_does_not_hide_the_monitor(path):
+    class Overtaken(ScriptedMonitor):
+        clients = 0
+
+        def _serve_client(self, client: socket.socket) -> None:
+            self.clients += 1
+            if self.clients == 1:
+                self.emit("MIGRATION", {"status": "failed"})
+            super()._serve_client(client)
+
+    monitor = Overtaken(path)
+    with monitor:
+        connect(path)
+    assert monitor.clients == 2
+
+
 def test_the_peers_pid_is_known(scripted, path):
     async def peer(monitor):
         return monitor.peer_pid

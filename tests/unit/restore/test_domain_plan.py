@@ -38,8 +38,9 @@ DONE = [
     ("running", "spent", False, True, Step.NOTHING),
     ("running", "spent", True, True, Step.NOTHING),
     ("pmsuspended", "spent", False, True, Step.NOTHING),
-    ("paused", "spent", False, True, Step.CONTINUE),
-    ("paused", "spent", False, False, Step.NOTHING),
+    ("paused", "spent", True, True, Step.CONTINUE),
+    ("paused", "spent", True, False, Step.NOTHING),
+    ("paused", "spent", False, True, Step.NOTHING),  # the operator paused it
     ("paused", "ready", True, True, Step.CONTINUE),
     ("paused", "ready", True, False, Step.NOTHING),
 ]

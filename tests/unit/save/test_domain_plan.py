@@ -197,3 +197,19 @@ def test_a_domain_that_is_gone_was_not_saved(image, domain, words):
 def test_a_domain_that_is_gone_was_saved_before(named):
     image = an_image(name="web01", uuid=UUID, state="ready")
     assert saved_before(a_request(domain=named), image) is None
+
+
+RAM_IN_A_FILE = Offer(choice=True, sparse=True, direct_io=True, ram_files=("/srv/nvdimm",))
+
+
+def test_ram_in_a_file_that_outlives_qemu_is_saved_as_raw():
+    """T4: a sparse load leaves what is in the file where the guest's page was zero."""
+    kind = choose_domain_kind(a_request(), conf(), RAM_IN_A_FILE)
+    assert (kind.image_format, kind.layout) == ("raw", "sequential")
+    assert "/srv/nvdimm holds RAM" in kind.reason
+
+
+@pytest.mark.parametrize("options", [{"image_format": "sparse"}, {"image_version": 3}])
+def test_ram_in_a_file_does_not_go_with_mapped_ram(options):
+    with pytest.raises(Refused, match=r"/srv/nvdimm holds RAM.*Ask for image_format raw"):
+        choose_domain_kind(a_request(**options), conf(), RAM_IN_A_FILE)

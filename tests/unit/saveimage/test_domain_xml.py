@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._domain_xml import (
     UNREADABLE,
     identity,
+    is_minimal,
     minimal_domain_xml,
     redact,
 )
@@ -34,9 +35,16 @@ GUEST: dict[str, t.Any] = {
 def test_a_minimal_description_has_what_libvirt_requires():
     domain = ElementTree.fromstring(minimal_domain_xml(**GUEST))
     assert (domain.tag, domain.get("type")) == ("domain", "kvm")
-    assert [child.tag for child in domain] == ["name", "uuid", "memory", "vcpu", "os"]
+    assert [child.tag for child in domain] == ["name", "uuid", "memory", "vcpu", "os", "devices"]
     assert domain.findtext("memory[@unit='KiB']") == "1048576"
     assert domain.findtext("os/type[@arch='x86_64'][@machine='pc-q35-10.0']") == "hvm"
+
+
+def test_a_minimal_description_names_an_emulator_that_libvirt_does_not_find():
+    xml = minimal_domain_xml(**GUEST)
+    assert is_minimal(xml)
+    assert not is_minimal(xml.replace("/saved/over", "/usr/bin"))
+    assert not is_minimal("<domain")
 
 
 def test_a_guest_without_a_uuid_gets_none():
