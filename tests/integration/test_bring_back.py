@@ -129,18 +129,15 @@ def test_directory_umask_and_limits_are_those_of_before(tiny_guest, store, tmp_p
         os.umask(0o27)
         resource.setrlimit(resource.RLIMIT_NOFILE, (789, 1234))
 
-    child = subprocess.Popen(
+    guest.run(
         guest.argv(),
-        stdin=subprocess.DEVNULL,
         cwd=tmp_path / "cwd",
         preexec_fn=prepare,
         env={**os.environ, "TZ": "Asia/Tokyo"},
-    )
-    guest.wait_passes(1)
+    ).wait_passes(1)
     limits = Path(f"/proc/{guest.pid}/limits").read_text()
     assert "1234 " in limits
     path = save_away(guest, store)
-    child.wait(10)
     bring_back(path)
     proc = Path(f"/proc/{guest.pid}")
     assert os.readlink(proc / "cwd") == str(tmp_path / "cwd")

@@ -89,6 +89,20 @@ def test_a_host_without_network_gets_all_from_the_controller_and_a_second_run_ch
     assert guest.mismatches == []
 
 
+def test_a_store_that_others_use_is_left_to_them(host, wheel):
+    host.write("/var/lib/vmfleet/shared/disk.qcow2", "a guest's disk")
+    host.run("chmod", "711", "/var/lib/vmfleet/shared")
+    variables = {"kvm_host_wheels": [str(wheel)], "kvm_host_store": "/var/lib/vmfleet/shared"}
+    for check in (["--check"], []):
+        said = refusal(host.play(ROLE, *check, **variables))
+        assert "/var/lib/vmfleet/shared is root's with mode 0711, and is not empty" in said
+        assert host.run("stat", "-c", "%a", "/var/lib/vmfleet/shared") == "711\n"
+
+    # Its own, once the operator has made it so.
+    host.run("chmod", "700", "/var/lib/vmfleet/shared")
+    changes(host.play(ROLE, **variables))
+
+
 @pytest.mark.full
 def test_a_host_with_an_index_takes_qemu_qmp_from_there(host, wheel):
     index = host.directory / "index" / "qemu-qmp"
@@ -106,6 +120,16 @@ def test_without_index_and_wheel_the_refusal_says_what_to_do(host):
     assert "name wheels on the controller (kvm_host_wheels)" in refusal(
         host.play(ROLE, **variables)
     )
+
+
+@pytest.mark.full
+def test_a_password_in_an_indexs_address_is_told_to_nobody(host):
+    index = "http://operator:s3cret@127.0.0.1:9/simple"
+    variables = {"kvm_host_pip_arguments": ["--retries", "0", "--index-url", index]}
+    said = host.play(ROLE, "-vvv", **variables)
+    assert "pip could not install qemu.qmp" in refusal(said)
+    # The play's own variables, which -vvv echoes nowhere else, are the operator's.
+    assert "s3cret" not in said.stdout + said.stderr
 
 
 BROKEN = {

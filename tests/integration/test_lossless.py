@@ -198,10 +198,8 @@ def test_open_files_that_a_starter_handed_over_are_gone_with_it(tiny_guest, stor
         server.listen()
         number = server.fileno()
         guest.extra = ("-chardev", f"socket,id=c0,fd={number},server=on,wait=off")
-        child = subprocess.Popen(guest.argv(), stdin=subprocess.DEVNULL, pass_fds=[number])
-        guest.wait_passes(1)
+        guest.run(guest.argv(), pass_fds=[number]).wait_passes(1)
     path = save(guest, store)
-    child.wait(10)
     refuses(path, "cannot be used again", "-chardev c0", "Give argv")
 
     # Without the refusal QEMU does not even start.

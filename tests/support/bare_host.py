@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A host for the role kvm_host: this machine's system, of which some directories are a test's to
-change and the rest can only be read, and which has no network, not even a loopback.
+change, the rest of its root filesystem can only be read, and which has no network, not even a
+loopback. Other filesystems (/dev, /dev/shm, /proc, /tmp) are the machine's own.
 
 As a program it makes the host of a molecule scenario (`up DIRECTORY`), which lasts until `down
 DIRECTORY`.

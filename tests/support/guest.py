@@ -106,14 +106,17 @@ class QemuGuest(ABC):
         """Start QEMU and wait for its monitor. Raises AssertionError with QEMU's own words."""
         return self.run(self.argv(incoming))
 
-    def run(self, argv: Sequence[str]) -> Self:
-        """As `start`, with a command line that listens on ``qmp_socket`` too."""
+    def run(self, argv: Sequence[str], **process: Any) -> Self:
+        """As `start`, with a command line that listens on ``qmp_socket`` too.
+
+        ``process``: what else Popen is to be told.
+        """
         assert not self.alive(), f"process {self.pid} serves {self.qmp_socket} already"
         self._reap()
         Path(self.qmp_socket).unlink(missing_ok=True)  # left by a killed QEMU
         with self.stderr_path.open("ab") as stderr:
             self._child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+                argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, **process
             )
         child = self._child
         self._wait(lambda: self._listens() or child.poll() is not None, 10, "start")
@@ -137,7 +140,8 @@ class QemuGuest(ABC):
 
     def alive(self) -> bool:
         """Whether a QEMU of this guest is there, running its vCPUs or not."""
-        # A process that was just started has no command line to be found by for a moment.
+        # A process that was just started has no command line to be found by for a moment, even
+        # after Popen has returned.
         started = self._child is not None and self._child.poll() is None
         return started or bool(self._pids())
 
@@ -245,7 +249,9 @@ class QemuGuest(ABC):
     def _wait(self, condition: Callable[[], bool], timeout_seconds: float, doing: str) -> None:
         deadline = time.monotonic() + timeout_seconds
         while not condition():
-            if time.monotonic() > deadline or (doing != "end" and not self.alive()):
+            if doing != "end" and not self.alive():
+                raise AssertionError(f"the guest ended and did not {doing}; {self._words()}")
+            if time.monotonic() > deadline:
                 raise AssertionError(
                     f"the guest did not {doing} within {timeout_seconds:g} s; {self._words()}"
                 )

@@ -280,7 +280,9 @@ class Connection:
             cancelled = True
         destroyed: list[bool] = []
         if not job.done():
-            await uninterrupted(self._stop(job, lambda: destroyed.append(self._destroy_held(uuid))))
+            await uninterrupted(
+                self._stop(job, lambda: destroyed.append(self._destroy_loading(uuid)))
+            )
             failed = job.exception() is not None
             # It may have been loaded at the last moment, and be there.
             if not cancelled and (failed or any(destroyed)):
@@ -289,13 +291,16 @@ class Connection:
             raise asyncio.CancelledError
         job.result()
 
-    def _destroy_held(self, uuid: str) -> bool:
-        """What runs was started by somebody else meanwhile. True when it was destroyed."""
+    def _destroy_loading(self, uuid: str) -> bool:
+        """Destroy what is still being loaded, whoever began that: it never ran, and libvirt removes
+        no image before it has. What runs, or was paused, is somebody else's. True when destroyed.
+        """
         domain = self._lookup(uuid)
-        held = bool(domain.state()[0] == _PAUSED)
-        if held:
+        state, reason = domain.state()
+        loading = (state, reason) == (_PAUSED, _PAUSED_STARTING_UP)
+        if loading:
             domain.destroy()
-        return held
+        return loading
 
     async def start_paused(self, uuid: str, *, bypass_cache: bool) -> None:
         """Load the domain's managed save, which libvirt removes then; no vCPU runs.

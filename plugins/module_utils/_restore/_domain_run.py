@@ -58,7 +58,7 @@ async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> 
     began = time.monotonic()
     connection = await Connection.open(request.uri)
     try:
-        fd = open_image(request.path, write=not check_mode)
+        fd = open_image(request.path, write=True, check_mode=check_mode)
         try:
             image = describe(fd, request.path)
             check_owner(image, request)

@@ -80,7 +80,7 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
     """
     refuse_unfinished(request.path)
     began = time.monotonic()
-    fd = open_image(request.path, write=not (check_mode or request.rehearse))
+    fd = open_image(request.path, write=not request.rehearse, check_mode=check_mode)
     try:
         session = RestoreSession(
             image=_described(fd, request),
