@@ -291,7 +291,7 @@ class Connection:
             raise asyncio.CancelledError
         job.result()
 
-    def _destroy_loading(self, uuid: str) -> bool:
+    def _give_up(self, uuid: str) -> bool:
         """Destroy what is still being loaded, whoever began that: it never ran, and libvirt removes
         no image before it has. What runs, or was paused, is somebody else's. True when destroyed.
         """

@@ -21,7 +21,7 @@ class Daemon:
         self._state = [state, reason]
         self.destroyed = False
 
-    def lookupByUUIDString(self, uuid):  # noqa: N802  # libvirt's name
+    def lookupByUUIDString(self, uuid):  # libvirt's name
         assert uuid == UUID
         return self
 
@@ -45,5 +45,5 @@ class Daemon:
 def test_only_a_domain_that_never_ran_is_destroyed(state, reason, destroyed):
     daemon = Daemon(state, reason)
     connection = Connection("qemu:///system", daemon, daemon, 11_003_000)
-    assert connection._destroy_loading(UUID) is destroyed
+    assert connection._give_up(UUID) is destroyed
     assert daemon.destroyed is destroyed
