@@ -280,9 +280,7 @@ class Connection:
             cancelled = True
         destroyed: list[bool] = []
         if not job.done():
-            await uninterrupted(
-                self._stop(job, lambda: destroyed.append(self._destroy_loading(uuid)))
-            )
+            await uninterrupted(self._stop(job, lambda: destroyed.append(self._give_up(uuid))))
             failed = job.exception() is not None
             # It may have been loaded at the last moment, and be there.
             if not cancelled and (failed or any(destroyed)):
