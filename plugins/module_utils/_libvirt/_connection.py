@@ -61,6 +61,25 @@ def _has_job(domain: t.Any) -> bool:
         raise
 
 
+def _described(found: t.Any) -> Domain:
+    job = _has_job(found)
+    # After that: a domain that ended meanwhile is seen to have ended.
+    state, reason = found.state()
+    active = bool(found.isActive())
+    persistent = bool(found.isPersistent())
+    return Domain(
+        name=found.name(),
+        uuid=found.UUIDString(),
+        state=STATES[state] if active else "shutoff",
+        persistent=persistent,
+        autostart=persistent and bool(found.autostart()),
+        has_managed_save=bool(found.hasManagedSaveImage()),
+        memory_bytes=found.info()[1] << 10,
+        starting=(state, reason) == (_PAUSED, _PAUSED_STARTING_UP),
+        job=active and job,
+    )
+
+
 class Connection:
     """A connection to a daemon, and a second one beside it. Methods raise `LibvirtError`.
 
@@ -111,32 +130,22 @@ class Connection:
 
     async def find(self, name_or_uuid: str) -> Domain | None:
         """Look at a domain; None when there is none of that name or UUID."""
-
-        def look() -> Domain:
-            found = self._lookup(name_or_uuid)
-            job = _has_job(found)
-            # After that: a domain that ended meanwhile is seen to have ended.
-            state, reason = found.state()
-            active = bool(found.isActive())
-            persistent = bool(found.isPersistent())
-            return Domain(
-                name=found.name(),
-                uuid=found.UUIDString(),
-                state=STATES[state] if active else "shutoff",
-                persistent=persistent,
-                autostart=persistent and bool(found.autostart()),
-                has_managed_save=bool(found.hasManagedSaveImage()),
-                memory_bytes=found.info()[1] << 10,
-                starting=(state, reason) == (_PAUSED, _PAUSED_STARTING_UP),
-                job=active and job,
-            )
-
         try:
-            return await self._do(f"Looking for the domain {name_or_uuid}", look)
+            return await self._do(
+                f"Looking for the domain {name_or_uuid}",
+                lambda: _described(self._lookup(name_or_uuid)),
+            )
         except LibvirtError as exc:
             if exc.code == NO_DOMAIN:
                 return None
             raise
+
+    async def active(self) -> list[Domain]:
+        """Look at every domain that a QEMU holds."""
+        flag = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
+        found = await self._do("Listing the domains", lambda: self._second.listAllDomains(flag))
+        looked = [await self.find(domain.UUIDString()) for domain in found]
+        return [domain for domain in looked if domain is not None and domain.active]
 
     async def description(self, uuid: str) -> str:
         """The domain's XML as it is now, without what is secret in it."""
@@ -318,6 +327,14 @@ class Connection:
     async def resume(self, uuid: str) -> None:
         """Let the vCPUs run."""
         await self._do("Resuming the domain", lambda: self._lookup(uuid).resume())
+
+    async def suspend(self, uuid: str) -> None:
+        """Stop the vCPUs."""
+        await self._do("Pausing the domain", lambda: self._lookup(uuid).suspend())
+
+    async def shut_down(self, uuid: str) -> None:
+        """Ask the guest to shut down; returns at once."""
+        await self._do("Asking the domain to shut down", lambda: self._lookup(uuid).shutdown())
 
     async def set_autostart(self, uuid: str, on: bool) -> None:
         """Whether libvirt starts the domain when the host comes up."""

@@ -16,9 +16,8 @@ from .._libvirt._qemu_conf import QemuConf
 from .._libvirt_transfer import left_to_libvirt
 from .._qemu._negotiation import MAPPED_RAM, SEQUENTIAL, Negotiated
 from ._domain_request import DomainSaveRequest
-from ._plan import ImageKind, SavePlan
+from ._plan import METADATA_BYTES, ImageKind, SavePlan
 
-METADATA_BYTES = 16 << 20
 _RUNNING = "running"
 
 # What is in the way of a save, by the domain's state.

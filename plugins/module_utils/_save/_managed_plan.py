@@ -12,9 +12,9 @@ from .._libvirt._domain import Domain
 from .._libvirt._qemu_conf import QemuConf
 from .._libvirt_transfer import left_to_libvirt
 from .._qemu._negotiation import MAPPED_RAM, SEQUENTIAL
-from ._domain_plan import METADATA_BYTES, check_domain
+from ._domain_plan import check_domain
 from ._domain_request import ManagedSaveRequest
-from ._plan import ImageKind, SavePlan
+from ._plan import METADATA_BYTES, ImageKind, SavePlan
 
 
 def managed_kind(conf: QemuConf) -> ImageKind:

@@ -29,7 +29,7 @@ from ._target import canonical_uuid, replace_refusal
 
 MAPPED_RAM = "mapped-ram"
 SEQUENTIAL = "sequential"
-_METADATA_BYTES = 16 << 20
+METADATA_BYTES = 16 << 20
 _DEFAULT_VERSION = 3
 _SUPPRESSES_VMDESC = (
     "its machine property suppress-vmdesc is on, so that the stream ends without the device "
@@ -200,7 +200,7 @@ def _name_from(path: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def check_guest(request: SaveRequest, guest: Guest) -> tuple[str, ...]:
+def check_guest(allow: frozenset[str], guest: Guest) -> tuple[str, ...]:
     """Refuse what cannot be saved, in the operator's words; returns warnings.
 
     Raises `Refused` with every reason at once.
@@ -221,9 +221,9 @@ def check_guest(request: SaveRequest, guest: Guest) -> tuple[str, ...]:
         list(guest.block_jobs),
         list(guest.block_exports),
         guest.missing_files,
-        request.allow,
+        allow,
     ):
-        if problem.overridable and problem.code in request.allow:
+        if problem.overridable and problem.code in allow:
             warnings.append(hide_in(problem.message))
         else:
             problems.append(hide_in(problem.message))
@@ -267,7 +267,7 @@ def plan_save(
     access: ImageAccess = NOTHING_NEEDED,
 ) -> SavePlan:
     """The whole plan, or `Refused`. ``direct_io_proved``: see `Ask`."""
-    warnings = [*check_guest(request, guest), *launch_warnings(guest)]
+    warnings = [*check_guest(request.allow, guest), *launch_warnings(guest)]
     kind = choose_kind(request, conf)
     name, uuid = choose_identity(request, guest, xml_identity)
     if existing is not None and not request.overwrite:
@@ -286,7 +286,7 @@ def plan_save(
         ),
         guest.offer,
     )
-    at_most_bytes = guest.ram_bytes + _METADATA_BYTES
+    at_most_bytes = guest.ram_bytes + METADATA_BYTES
     if free_bytes < at_most_bytes:
         warnings.append(
             f"The store has {free_bytes} bytes free and the image may need up to "

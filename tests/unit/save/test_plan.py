@@ -150,14 +150,14 @@ def test_a_uuid_option_that_identifies_nothing_is_refused(uuid):
 )
 def test_a_guest_that_cannot_be_saved_is_refused_with_the_reason_and_its_state(guest, words):
     with pytest.raises(Refused, match=words) as refused:
-        check_guest(a_request(), a_guest(**guest))
+        check_guest(frozenset(), a_guest(**guest))
     assert refused.value.facts["guest"] == {"state": a_guest(**guest).run_state}
 
 
 def test_every_reason_is_named_at_once():
     guest = a_guest(run_state="postmigrate", blocked_reasons=("reason one", "reason two"))
     with pytest.raises(Refused) as refused:
-        check_guest(a_request(), guest)
+        check_guest(frozenset(), guest)
     for words in ("postmigrate", "reason one", "reason two"):
         assert words in refused.value.message
 

@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Bringing saved guests back: one by itself, or a group that runs together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import typing as t
+
+from .._errors import VmfleetError
+from .._failure import words_of
+from .._restore._outcome import RestoreOutcome
+from .._uninterrupted import uninterrupted
+from ._guests import HostGuest
+from ._journal import Entry
+from ._outcome import GuestResult
+from ._requests import MANAGED, AnyRestore, restore_request
+from ._run import Run
+from ._single import restore_one
+from ._together import all_of
+from ._wishes import Wish
+
+RUNNING, PAUSED = "running", "paused"
+
+
+def guest_of(entry: Entry, state: str = "absent") -> HostGuest:
+    """A guest as the journal knows it."""
+    return HostGuest(entry.name, entry.uuid, entry.source, state, None, None, None, None)
+
+
+class Returning(t.NamedTuple):
+    """A guest on its way back. ``options``: what is asked for every guest."""
+
+    entry: Entry
+    wish: Wish
+    options: t.Mapping[str, t.Any]
+
+    def request(self, run_state: str | None) -> AnyRestore:
+        """Its single restore. Raises `Refused`."""
+        managed = bool(self.entry.options.get(MANAGED))
+        wish = Wish(
+            self.wish.name,
+            restore={
+                **{key: value for key, value in self.entry.options.items() if key != MANAGED},
+                **self.wish.restore,
+            },
+        )
+        return restore_request(
+            guest_of(self.entry),
+            self.entry.path,
+            self.options,
+            wish,
+            managed=managed,
+            run_state=self.wish.restore.get("run_state", run_state),
+        )
+
+    @property
+    def runs(self) -> bool:
+        """Whether its vCPUs shall run in the end, as far as it is for the host to say."""
+        return self.entry.was_running is True and self.wish.restore.get("run_state") != PAUSED
+
+    @property
+    def alone(self) -> str | None:
+        """How it is to come back without its group: its image was taken while we held it."""
+        return RUNNING if self.entry.held and self.runs else None
+
+
+async def bring_back(run: Run, unit: t.Sequence[Returning]) -> bool:
+    """Bring back one guest or the members of one group; True when all are back.
+
+    Members are all restored before the first of them runs; where one cannot be, the others stay
+    paused, and the next run goes on there.
+    """
+    if len(unit) == 1:
+        return await _restore(run, unit[0], unit[0].alone)
+    loaded = await all_of([_restore(run, one, PAUSED) for one in unit])
+    if not all(loaded):
+        missing = ", ".join(one.entry.name for one, done in zip(unit, loaded) if not done)
+        for one, done in zip(unit, loaded):
+            if done:
+                result = run.results[one.entry.key]
+                result.error = (
+                    f"it is restored and held paused, as {missing} of its group is not back. Run "
+                    "this again when that can be restored; or continue it by hand."
+                )
+                await run.writer.set(one.entry.key, "restoring", reason=result.error)
+        return False
+    return all(await all_of([_restore(run, one, RUNNING) for one in unit if one.runs]))
+
+
+async def _restore(run: Run, one: Returning, run_state: str | None) -> bool:
+    entry, result = one.entry, run.results[one.entry.key]
+    async with run.room(_device(entry.path)):
+        began = time.monotonic()
+        await run.writer.set(entry.key, "restoring")
+        try:
+            outcome = await restore_one(one.request(run_state), check_mode=False)
+        except (VmfleetError, OSError) as exc:
+            await uninterrupted(_failed(run, one, result, exc))
+            return False
+        except asyncio.CancelledError:
+            await uninterrupted(run.writer.set(entry.key, "verified"))
+            raise
+    note(result, outcome, time.monotonic() - began)
+    if run_state != PAUSED or not one.runs:
+        await uninterrupted(run.writer.set(entry.key, "running", reason=None))
+        result.state = "running"
+    else:
+        result.state = "restoring"
+    return True
+
+
+def note(result: GuestResult, outcome: RestoreOutcome, seconds: float) -> None:
+    """What a restore returned, into the result of the guest."""
+    single = outcome.as_result()
+    result.reason = single["reason"]
+    result.guest_state = single["guest"]["state"]
+    result.changed = result.changed or outcome.changed
+    result.image = single["image"]
+    result.image_before = result.image_before or single["diff"]["before"]["image"]
+    result.actual_seconds = (result.actual_seconds or 0.0) + seconds
+    result.actions += outcome.actions
+
+
+async def _failed(run: Run, one: Returning, result: GuestResult, exc: Exception) -> None:
+    result.error = words_of(exc)
+    facts = exc.facts if isinstance(exc, VmfleetError) else {}
+    result.guest_state = facts.get("guest", {}).get("state", result.guest_state)
+    result.changed = result.changed or bool(facts.get("changed"))
+    # Whole as it was, or for the next run to find out.
+    result.state = "restoring" if facts.get("changed") else "verified"
+    await run.writer.set(one.entry.key, result.state, reason=result.error)
+
+
+def _device(path: str) -> int:
+    try:
+        return os.stat(os.path.dirname(path)).st_dev
+    except OSError:
+        return 0

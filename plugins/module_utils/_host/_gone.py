@@ -1,0 +1,150 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Guests of the journal that no QEMU holds any more: saved, to be finished, or lost."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, replace
+
+from .._errors import ImageInvalid, Refused, VmfleetError
+from .._failure import words_of
+from .._image_record import SavedImage, describe_target
+from .._qemu._process import is_alive
+from .._save._domain_request import ManagedSaveRequest
+from .._uninterrupted import uninterrupted
+from ._bring_back import guest_of
+from ._journal import Entry, Journal
+from ._look import AT_ONCE
+from ._outcome import GuestResult
+from ._requests import MANAGED, AnySave, SuspendRequest, save_request
+from ._run import Run
+from ._single import save_one
+from ._together import at_most
+from ._wishes import Wish, selected
+
+NOTHING, FINISH, LOST, UNREACHABLE = "nothing", "finish", "lost", "unreachable"
+_SAVED = ("saved", "verified", "restoring")
+_BEGUN = ("planned", "saving")
+
+
+@dataclass(frozen=True)
+class Gone:
+    """``action``: nothing (its image is ready), finish (what a run that died left is published),
+    lost (its RAM is nowhere), or unreachable (its QEMU lives, and does not answer); ``older``: an
+    image of it that is there all the same."""
+
+    entry: Entry
+    action: str
+    reason: str
+    request: AnySave
+    older: SavedImage | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether a run would write something."""
+        return self.action == FINISH or (self.action == LOST and self.entry.state != "crashed")
+
+    @property
+    def lost_words(self) -> str:
+        """What the operator is told of a guest that is lost."""
+        stale = f" {self.older.path} is an older image of it, and stale." if self.older else ""
+        return (
+            f"it ended before it was saved, and its RAM is lost: {self.reason.rstrip('.')}.{stale} "
+            "It must be started anew, by who runs it."
+        )
+
+    def result(self) -> GuestResult:
+        """As it is before the run does anything."""
+        entry = self.entry
+        lost, lives = self.action == LOST, self.action == UNREACHABLE
+        return GuestResult(
+            entry.name,
+            entry.uuid,
+            entry.source,
+            self.action,
+            self.reason,
+            state="crashed" if lost else entry.state,
+            guest_state_before="unknown" if lives else "absent",
+            guest_state="unknown" if lives else "absent",
+            error=self.lost_words if lost else self.reason if lives else None,
+            stale_image=self.older.path if lost and self.older is not None else None,
+            image={} if lost or lives else {"path": entry.path, "state": "ready"},
+            bytes=entry.bytes,
+            predicted_seconds=entry.predicted_seconds,
+            actual_seconds=entry.actual_seconds,
+        )
+
+    async def finish(self, run: Run) -> None:
+        """Publish, or note the loss."""
+        result = run.results[self.entry.key]
+        if self.action == LOST and self.changes:
+            await uninterrupted(self._note_loss(run, self.lost_words))
+        if self.action != FINISH:
+            return
+        try:
+            outcome = await save_one(self.request, check_mode=False)
+        except (VmfleetError, OSError) as exc:
+            result.error = words_of(exc)
+            return
+        await uninterrupted(run.writer.set(self.entry.key, "saved", reason=None))
+        result.state, result.changed = "saved", outcome.changed
+        result.actions = outcome.actions
+
+    async def _note_loss(self, run: Run, reason: str) -> None:
+        stale = self.older.path if self.older is not None else None
+        await run.writer.set(self.entry.key, "crashed", reason=reason, stale_image=stale)
+
+
+async def look_for_gone(
+    request: SuspendRequest, journal: Journal | None, here: t.Collection[str]
+) -> tuple[Gone, ...]:
+    """Those of the open journal that were not found, as the options select them."""
+    if journal is None:
+        return ()
+    gone = [
+        entry
+        for entry in journal.entries
+        if entry.key not in here
+        and entry.state in (*_SAVED, *_BEGUN, "crashed")
+        and selected(entry.name, request.include, request.exclude)
+    ]
+    return tuple(await at_most(AT_ONCE, [_look(request, entry) for entry in gone]))
+
+
+async def _look(request: SuspendRequest, entry: Entry) -> Gone:
+    guest = guest_of(entry)
+    wish = request.wishes.of(guest)
+    if entry.options.get(MANAGED):
+        wish = replace(wish, save={**wish.save, MANAGED: True})
+    else:
+        wish = Wish(wish.name, save={**wish.save, "path": entry.path})
+    single = save_request(request, guest, wish)
+    older = None
+    if not isinstance(single, ManagedSaveRequest):
+        older = _image_at(entry.path)
+    if entry.process is not None and is_alive(entry.process):
+        why = (
+            f"its QEMU, process {entry.process.pid}, lives, but was not found by its monitor or "
+            "daemon. Make it reachable again"
+        )
+        return Gone(entry, UNREACHABLE, why, single, older)
+    if entry.state == "crashed":
+        return Gone(entry, LOST, entry.reason or "its QEMU ended", single, older)
+    try:
+        outcome = await save_one(single, check_mode=True)
+    except (Refused, ImageInvalid) as exc:
+        # Whatever was there when the run died is not its image.
+        return Gone(entry, LOST, words_of(exc), single, older)
+    if entry.state in _SAVED and not outcome.changed:
+        return Gone(entry, NOTHING, outcome.reason, single)
+    return Gone(entry, FINISH, outcome.reason, single)
+
+
+def _image_at(path: str) -> SavedImage | None:
+    try:
+        return describe_target(path)
+    except (VmfleetError, OSError):
+        return None

@@ -1,0 +1,243 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Journals on disk: one file for each suspend, always whole.
+
+A change is a new file, flushed, renamed over the old one, and the directory flushed too, so that a
+crash at any moment leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import typing as t
+from dataclasses import dataclass, replace
+
+from .._errors import Refused, StoreError
+from .._qemu._process import boot_id
+from .._saveimage._lock import lock_holder, store_error
+from ._journal import Entry, Journal, JournalInvalid, parse
+
+_SUFFIX = ".json"
+_HALF = ".partial"
+_LOCK = ".lock"
+_KEPT = 20
+
+
+@dataclass(frozen=True)
+class Journals:
+    """Those of a directory, the newest first. ``unreadable``: path and reason of each that could
+    not be read."""
+
+    journals: tuple[Journal, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+def path_of(directory: str, journal: Journal) -> str:
+    return os.path.join(directory, journal.id + _SUFFIX)
+
+
+def now() -> str:
+    """The time as journals hold it."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_journals(directory: str) -> Journals:
+    """All journals; a directory that is not there has none. Raises `StoreError` where it cannot be
+    looked into."""
+    try:
+        names = sorted(os.listdir(directory), reverse=True)
+    except FileNotFoundError:
+        return Journals()
+    except OSError as exc:
+        raise store_error("Reading", directory, exc) from exc
+    journals, unreadable = [], []
+    for name in names:
+        if name.endswith(_SUFFIX):
+            path = os.path.join(directory, name)
+            try:
+                journals.append(_read(path))
+            except JournalInvalid as exc:
+                unreadable.append((path, exc.reason))
+    return Journals(tuple(journals), tuple(unreadable))
+
+
+def _read(path: str) -> Journal:
+    try:
+        with open(path, encoding="utf-8") as source:
+            data = json.load(source)
+    except json.JSONDecodeError as exc:
+        raise JournalInvalid(path, f"it is damaged at offset {exc.pos}: {exc.msg}") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise JournalInvalid(path, str(exc)) from exc
+    return parse(data, path)
+
+
+def open_journal(journals: Journals, store: str) -> Journal | None:
+    """The one for this store that is not closed. Raises `JournalInvalid` where one that cannot be
+    read may be it, and `Refused` where there are several."""
+    if journals.unreadable:
+        raise JournalInvalid(*journals.unreadable[0])
+    found = [one for one in journals.journals if one.store == store and one.closed is None]
+    if len(found) > 1:
+        names = ", ".join(one.id for one in found)
+        raise Refused(f"Several suspends into {store} are open: {names}. Only one may be.")
+    return found[0] if found else None
+
+
+class JournalWriter:
+    """The journal that a run writes, which holds the directory's lock as long as it is open.
+
+    Changes of many tasks are written together, in a thread; each returns when its own is on disk.
+    """
+
+    def __init__(self, directory: str, journal: Journal, lock_fd: int) -> None:
+        self.path = path_of(directory, journal)
+        self.journal = journal
+        self._directory = directory
+        self._lock_fd = lock_fd
+        self._wanted = journal
+        self._written: asyncio.Future[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    @classmethod
+    def create(cls, directory: str, journal: Journal) -> JournalWriter:
+        """Begin one. Raises `Refused` when another run writes a journal, or has begun one for this
+        store meanwhile, and `StoreError`."""
+        fd = _lock(directory)
+        try:
+            known = read_journals(directory)
+            if open_journal(known, journal.store) is not None:
+                raise Refused(
+                    f"Another run has begun a suspend into {journal.store} since this host was "
+                    "looked at. Run this again."
+                )
+            _tidy(directory, known)
+            _write(directory, journal)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(directory, journal, fd)
+
+    @classmethod
+    def resume(cls, directory: str, journal: Journal) -> JournalWriter:
+        """Go on with one that was read. Raises as `create`."""
+        fd = _lock(directory)
+        try:
+            if _read(path_of(directory, journal)) != journal:
+                raise Refused(
+                    f"Another run has changed {path_of(directory, journal)} since this host was "
+                    "looked at. Run this again."
+                )
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(directory, journal, fd)
+
+    def close(self) -> None:
+        """Let other runs write."""
+        os.close(self._lock_fd)
+
+    async def set(self, key: str, state: str, **changes: t.Any) -> None:
+        """Move a guest on; durable when this returns. Raises `StoreError`."""
+        entry = self._wanted.entry(key).moved(state, boot_id=boot_id(), changed_at=now(), **changes)
+        await self._change(self._wanted.with_entries([entry]))
+
+    async def add(self, entries: t.Sequence[Entry]) -> None:
+        """New guests; durable when this returns."""
+        if entries:
+            stamped = [replace(entry, boot_id=boot_id(), changed_at=now()) for entry in entries]
+            await self._change(self._wanted.with_entries(stamped))
+
+    async def note(self, **changes: t.Any) -> None:
+        """Fields of the journal itself; durable when this returns."""
+        await self._change(replace(self._wanted, **changes))
+
+    async def _change(self, journal: Journal) -> None:
+        self._wanted = journal
+        if self._written is None:
+            self._written = asyncio.get_running_loop().create_future()
+            # Nobody may be waiting any more when it fails.
+            self._written.add_done_callback(lambda future: future.exception())
+        waiting = self._written
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._write_all())
+        await asyncio.shield(waiting)
+
+    async def _write_all(self) -> None:
+        """Until nothing is left to be written: changes that come meanwhile go out together."""
+        loop = asyncio.get_running_loop()
+        while self._written is not None:
+            waiting, journal = self._written, self._wanted
+            self._written = None
+            try:
+                await loop.run_in_executor(None, _write, self._directory, journal)
+            except StoreError as exc:
+                # What came meanwhile was made from changes that are not on disk.
+                self._wanted = self.journal
+                later, self._written = self._written, None
+                for future in filter(None, (waiting, later)):
+                    future.set_exception(exc)
+            else:
+                self.journal = journal
+                waiting.set_result(None)
+
+
+def _lock(directory: str) -> int:
+    """Raises `Refused` naming who has it."""
+    path = os.path.join(directory, _LOCK)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise store_error("Opening", path, exc) from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        holder = lock_holder(fd)
+        os.close(fd)
+        if not isinstance(exc, BlockingIOError):
+            raise store_error("Locking", path, exc) from exc
+        raise Refused(
+            "Another run suspends or resumes this host"
+            + (f" (pid {holder})" if holder else "")
+            + ". Wait for it to end, then run this again.",
+            holder_pid=holder,
+        ) from None
+    return fd
+
+
+def _tidy(directory: str, known: Journals) -> None:
+    """Half-written files of runs that died, and closed journals but the newest, go."""
+    closed = [path_of(directory, one) for one in known.journals if one.closed is not None]
+    halves = [
+        os.path.join(directory, name) for name in os.listdir(directory) if name.endswith(_HALF)
+    ]
+    for path in (*halves, *closed[_KEPT:]):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _write(directory: str, journal: Journal) -> None:
+    path = path_of(directory, journal)
+    half = f"{path}{_HALF}"
+    try:
+        fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(fd, "w", encoding="utf-8") as target:
+            json.dump(journal.as_json(), target, indent=1)
+            target.flush()
+            os.fsync(target.fileno())
+        os.rename(half, path)
+        directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory_fd)
+        finally:
+            os.close(directory_fd)
+    except OSError as exc:
+        raise store_error("Writing the journal", path, exc) from exc

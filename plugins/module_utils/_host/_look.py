@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Looking at a host before a suspend: its guests, what each one's own save says, its stores."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from dataclasses import replace
+
+from .._errors import Refused, VmfleetError
+from .._failure import words_of
+from ._forecast import rate
+from ._guests import HostGuest
+from ._journal import Journal
+from ._plan import Seen, Store
+from ._requests import DISABLE, SuspendRequest, save_request
+from ._single import save_one
+from ._together import at_most
+
+AT_ONCE = 32
+
+
+async def look_at(
+    request: SuspendRequest, guests: t.Sequence[HostGuest], restarting: t.Collection[str | None]
+) -> list[Seen]:
+    """What the plan of each guest's own save says, from the very use case that would run.
+
+    ``restarting``: units that would start their guests again.
+    """
+    return await at_most(AT_ONCE, [_see(request, guest, restarting) for guest in guests])
+
+
+async def _see(
+    request: SuspendRequest, guest: HostGuest, restarting: t.Collection[str | None]
+) -> Seen:
+    wish = request.wishes.of(guest)
+    if request.competing == DISABLE and guest.unit in restarting:
+        # Stopped in place of QEMU, and started for the restore.
+        wish = replace(wish, save={"systemd_unit": guest.unit, **wish.save})
+    path = None
+    try:
+        single = save_request(request, guest, wish)
+        path = getattr(single, "path", None)
+        outcome = await save_one(single, check_mode=True)
+        if outcome.plan is None:
+            raise Refused(f"it ended while this host was looked at: {outcome.reason}")
+    except (VmfleetError, OSError) as exc:
+        return Seen(guest, wish, path, _device(path or request.store), None, words_of(exc))
+    path = outcome.plan.path
+    return Seen(guest, wish, path, _device(path), outcome.plan)
+
+
+def _device(path: str) -> int:
+    """The filesystem of an image's store; 0 where there is none yet."""
+    try:
+        return os.stat(os.path.dirname(path)).st_dev
+    except OSError:
+        return 0
+
+
+def stores_of(seen: t.Iterable[Seen], journals: t.Sequence[Journal]) -> tuple[Store, ...]:
+    """Filesystems that the images go to, and how fast past saves were there."""
+    directories: dict[int, str] = {}
+    for one in seen:
+        if one.save is not None and one.path is not None:
+            directories.setdefault(one.device, os.path.dirname(one.path))
+    return tuple(
+        Store(device, path, _free_bytes(path), measured(path, journals))
+        for device, path in sorted(directories.items())
+    )
+
+
+def _free_bytes(path: str) -> int:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
+
+
+def measured(directory: str, journals: t.Iterable[Journal]) -> float | None:
+    """Bytes per second and guest of past saves into a directory; None without any."""
+    return rate(
+        (entry.bytes, entry.actual_seconds)
+        for journal in journals
+        for entry in journal.entries
+        if os.path.dirname(entry.path) == directory
+        and entry.bytes is not None
+        and entry.actual_seconds is not None
+    )

@@ -1,0 +1,286 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""The use case of a resume: every guest of the open journal runs again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import typing as t
+from dataclasses import replace
+
+from .._errors import MonitorError, Refused, VmfleetError
+from .._failure import words_of
+from .._save._outcome import SaveOutcome
+from .._uninterrupted import uninterrupted
+from ._bring_back import Returning, bring_back, guest_of
+from ._competing_units import put_back
+from ._journal import Entry, Journal
+from ._journal_file import Journals, JournalWriter, open_journal, read_journals
+from ._look import AT_ONCE
+from ._outcome import GuestResult, HostFailed, HostOutcome
+from ._plan import choose_limits
+from ._requests import MANAGED, ResumeRequest, SuspendRequest, save_request
+from ._resume_plan import (
+    BEGUN,
+    CONTINUE,
+    FINISH,
+    LOST,
+    NOTHING,
+    OVER,
+    REFUSED,
+    RESTORE,
+    SAVED,
+    Awaited,
+    ResumePlan,
+    is_over,
+    make_resume_plan,
+)
+from ._run import Run
+from ._single import restore_one, save_one
+from ._together import all_of, at_most, make_room
+from ._vcpus import go_on
+from ._wishes import selected
+
+
+async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
+    """Bring back what the open journal of the store tells of, or find that all is back.
+
+    Raises `Refused` before anything was touched, and `HostFailed` with what became of each guest
+    afterwards; a guest that cannot be brought back holds up nobody but those that need it in its
+    group.
+    """
+    began = time.monotonic()
+    journals = read_journals(request.journal)
+    journal = open_journal(journals, request.store)
+    if journal is None:
+        return _nothing_open(request, journals, began)
+    chosen = [
+        entry for entry in journal.entries if selected(entry.name, request.include, request.exclude)
+    ]
+    make_room(len(chosen))
+    limits = choose_limits(request.max_concurrent, len(os.sched_getaffinity(0)))
+    awaited = await at_most(AT_ONCE, [_look(request, entry) for entry in chosen])
+    plan = make_resume_plan(awaited, limits)
+    changes = any(one.acts or one.entry.state not in OVER for one in awaited) or is_over(
+        journal.entries
+    )
+    if check_mode or not changes:
+        return _foreseen(plan, journal, began, changes=changes, check_mode=check_mode)
+    writer = JournalWriter.resume(request.journal, journal)
+    try:
+        return await _Resume(plan, writer).execute(began)
+    finally:
+        writer.close()
+
+
+async def _look(request: ResumeRequest, entry: Entry) -> Awaited:
+    """What is to be done for one guest, from its journal entry and its own restore's plan."""
+    wish = request.wishes.of(guest_of(entry))
+    returning = Returning(entry, wish, request.defaults)
+    if entry.state in OVER:
+        return Awaited(returning, NOTHING, entry.reason or f"it is {entry.state}", "")
+    if entry.state in BEGUN:
+        begun = await _look_at_begun(request, returning)
+        if begun is not None:
+            return begun
+    try:
+        outcome = await restore_one(returning.request(returning.alone), check_mode=True)
+    except (VmfleetError, OSError) as exc:
+        facts = exc.facts if isinstance(exc, VmfleetError) else {}
+        state = str(facts.get("guest", {}).get("state", "absent"))
+        return Awaited(returning, REFUSED, words_of(exc), state)
+    action = RESTORE if outcome.changed else NOTHING
+    return Awaited(returning, action, outcome.plan.reason, outcome.state_before, outcome.plan)
+
+
+async def _look_at_begun(request: ResumeRequest, returning: Returning) -> Awaited | None:
+    """A guest whose save was begun and not noted as done; None when its image is whole."""
+    entry = returning.entry
+    try:
+        outcome = await _finish(request, entry, check_mode=True)
+    except Refused as exc:
+        if exc.facts.get("guest", {}).get("state", "absent") in ("absent", "shutoff"):
+            return Awaited(returning, LOST, words_of(exc))
+        return Awaited(returning, REFUSED, words_of(exc), str(exc.facts["guest"]["state"]))
+    except (VmfleetError, OSError) as exc:
+        return Awaited(returning, REFUSED, words_of(exc), "unknown")
+    if outcome.plan is None:
+        return Awaited(returning, FINISH, outcome.reason) if outcome.changed else None
+    if outcome.plan.recovers is not None:
+        why = "a run that died was saving it. Run the suspend again, which finishes or undoes that"
+        return Awaited(returning, REFUSED, why, outcome.state_before)
+    if entry.held and entry.was_running and outcome.state_before == "paused":
+        why = "its group was stopped for a suspend that did not come to it"
+        return Awaited(returning, CONTINUE, why, "paused")
+    return Awaited(returning, NOTHING, "the suspend did not come to it", outcome.state_before)
+
+
+async def _finish(request: ResumeRequest, entry: Entry, *, check_mode: bool) -> SaveOutcome:
+    """Publish what the save of a run that died left, where it is whole."""
+    options = {MANAGED: True} if entry.options.get(MANAGED) else {"path": entry.path}
+    suspend = SuspendRequest(store=request.store, journal=request.journal)
+    wish = replace(request.wishes.of(guest_of(entry)), save=options)
+    return await save_one(save_request(suspend, guest_of(entry), wish), check_mode=check_mode)
+
+
+def _result(one: Awaited, *, check_mode: bool) -> GuestResult:
+    entry, acts = one.entry, check_mode and one.acts
+    lost = one.action == LOST
+    return GuestResult(
+        entry.name,
+        entry.uuid,
+        entry.source,
+        one.action,
+        one.reason,
+        state="running" if acts else "crashed" if lost else entry.state,
+        guest_state_before=one.guest_state,
+        guest_state="running" if acts else one.guest_state,
+        changed=acts,
+        error=_error(one),
+        stale_image=entry.stale_image,
+        image={"path": entry.path, "state": "spent" if acts else "ready"}
+        if entry.state in SAVED
+        else {},
+        bytes=entry.bytes,
+    )
+
+
+def _error(one: Awaited) -> str | None:
+    if one.action == REFUSED:
+        return one.reason
+    if one.action == LOST or one.entry.state == "crashed":
+        return (
+            f"it was not saved, and its RAM is lost: {one.reason.rstrip('.')}. It is neither "
+            "restored nor booted here; start it anew."
+        )
+    return None
+
+
+def _foreseen(
+    plan: ResumePlan, journal: Journal, began: float, *, changes: bool, check_mode: bool
+) -> HostOutcome:
+    results = tuple(_result(one, check_mode=check_mode) for one in plan.guests)
+    count = sum(one.acts for one in plan.guests)
+    outcome = HostOutcome(
+        changed=changes,
+        message=f"Would resume {count} guests of this host."
+        if changes
+        else "Every guest that is meant is back, or cannot be.",
+        reason=f"the suspend {journal.id} is not resumed yet",
+        guests=results,
+        plan=plan.as_dict(),
+        journal=journal.as_dict(),
+        duration_seconds=time.monotonic() - began,
+    )
+    return outcome
+
+
+def _nothing_open(request: ResumeRequest, journals: Journals, began: float) -> HostOutcome:
+    closed = [one for one in journals.journals if one.store == request.store and one.closed]
+    last = closed[0] if closed else None
+    return HostOutcome(
+        changed=False,
+        message=f"There is nothing to resume: the suspend {last.id} was {last.closed}."
+        if last is not None
+        else f"There is nothing to resume: no journal in {request.journal} tells of a suspend into "
+        f"{request.store}.",
+        reason="no journal is open",
+        guests=(),
+        plan={"guests": []},
+        journal=last.as_dict() if last is not None else None,
+        warnings=tuple(f"{path}: {reason}" for path, reason in journals.unreadable),
+        duration_seconds=time.monotonic() - began,
+    )
+
+
+class _Resume:
+    def __init__(self, plan: ResumePlan, writer: JournalWriter) -> None:
+        self._plan = plan
+        self._run = Run(writer, plan.limits)
+        for one in plan.guests:
+            self._run.results[one.entry.key] = _result(one, check_mode=False)
+
+    async def execute(self, began: float) -> HostOutcome:
+        run, interrupted = self._run, False
+        try:
+            if not run.writer.journal.released:
+                await run.writer.note(released=True)
+            await all_of([self._settle(one) for one in self._plan.guests if not one.acts])
+            for tier in self._plan.units():
+                await all_of([self._unit(unit) for unit in tier])
+            await self._close()
+        except asyncio.CancelledError:
+            interrupted = True
+        return self._outcome(began, interrupted=interrupted)
+
+    async def _settle(self, one: Awaited) -> None:
+        """The journal of a guest for which there is nothing to do."""
+        entry = one.entry
+        if one.action == LOST:
+            await self._run.writer.set(entry.key, "crashed", reason=one.reason)
+        elif one.action == NOTHING and entry.state not in OVER:
+            await self._run.writer.set(entry.key, "running", reason=None)
+            self._run.results[entry.key].state = "running"
+
+    async def _unit(self, unit: t.Sequence[Awaited]) -> None:
+        ready = [one for one in unit if await self._prepared(one)]
+        if ready:
+            await bring_back(self._run, [one.returning for one in ready])
+
+    async def _prepared(self, one: Awaited) -> bool:
+        """True when there is an image to be restored."""
+        run, entry = self._run, one.entry
+        result = run.results[entry.key]
+        if one.action == RESTORE:
+            return True
+        try:
+            if one.action == FINISH:
+                await _finish(self._request_of(entry), entry, check_mode=False)
+                await run.writer.set(entry.key, "saved", reason=None)
+                return True
+            await go_on(entry.source)
+            result.guest_state, result.changed, result.state = "running", True, "running"
+            await run.writer.set(entry.key, "running", reason=None, held=False)
+        except (MonitorError, VmfleetError, OSError) as exc:
+            result.error = words_of(exc)
+        return False
+
+    def _request_of(self, entry: Entry) -> ResumeRequest:
+        return ResumeRequest(store=os.path.dirname(entry.path), journal="")
+
+    async def _close(self) -> None:
+        run = self._run
+        if not is_over(run.writer.journal.entries):
+            return
+        for record in run.writer.journal.competing:
+            run.actions += await uninterrupted(put_back(record))
+        await uninterrupted(run.writer.note(closed="resumed"))
+
+    def _outcome(self, began: float, *, interrupted: bool) -> HostOutcome:
+        run, journal = self._run, self._run.writer.journal
+        results = tuple(run.results.values())
+        back = [one for one in results if one.state == "running"]
+        outcome = HostOutcome(
+            changed=True,
+            message=f"Resumed {len(back)} guests of this host.",
+            reason=f"the suspend {journal.id} was not resumed yet",
+            guests=results,
+            plan=self._plan.as_dict(),
+            journal=journal.as_dict(),
+            actions=tuple(run.actions),
+            warnings=tuple(run.warnings),
+            duration_seconds=time.monotonic() - began,
+        )
+        if interrupted or run.errors:
+            raise HostFailed(
+                ("The run was interrupted by a signal. " if interrupted else "")
+                + f"{len(back)} of {len(results)} guests run again. "
+                + " ".join(run.errors)
+                + f" The journal is {run.writer.path}; run this again to go on where it stands.",
+                **{key: value for key, value in outcome.as_result().items() if key != "msg"},
+            )
+        return outcome

@@ -1,0 +1,44 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""What all guests of one run share: the journal, the limits, the results."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import typing as t
+
+from ._forecast import Limits
+from ._journal_file import JournalWriter
+from ._outcome import GuestResult
+
+
+class Run:
+    """``results`` by the guests' keys; ``actions`` of the host itself."""
+
+    def __init__(self, writer: JournalWriter, limits: Limits) -> None:
+        self.writer = writer
+        self.results: dict[str, GuestResult] = {}
+        self.actions: list[str] = []
+        self.warnings: list[str] = []
+        self.interrupted = False
+        self._limits = limits
+        self._host = asyncio.Semaphore(limits.total)
+        self._stores: dict[int, asyncio.Semaphore] = {}
+
+    @contextlib.asynccontextmanager
+    async def room(self, device: int) -> t.AsyncIterator[None]:
+        """While one guest is moved to or from a store: no more at once than the limits say."""
+        store = self._stores.setdefault(device, asyncio.Semaphore(self._limits.per_store))
+        # The store first: who waits for a slow one takes no place from the others.
+        async with store, self._host:
+            yield
+
+    @property
+    def errors(self) -> list[str]:
+        """Of all guests, by name."""
+        return [
+            f"{result.name}: {result.error}" for result in self.results.values() if result.error
+        ]

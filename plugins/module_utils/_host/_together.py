@@ -1,0 +1,52 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the collection: no stable interface.
+"""Many guests at once, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+
+# A save through libvirt blocks a thread as long as it takes, and what looks at it, or stops it,
+# needs another one; QMP guests flush and verify in one.
+_THREADS_PER_GUEST = 4
+_Result = t.TypeVar("_Result")
+
+
+def make_room(guests: int) -> None:
+    """Threads enough that no guest waits for another one's. To be called in the event loop."""
+    executor = ThreadPoolExecutor(max_workers=8 + _THREADS_PER_GUEST * guests)
+    asyncio.get_running_loop().set_default_executor(executor)
+
+
+async def all_of(works: t.Iterable[t.Coroutine[t.Any, t.Any, _Result]]) -> list[_Result]:
+    """Run all of them to their ends; a cancellation is passed on to each and waited out, so that
+    each can undo what it did. Raises asyncio.CancelledError then, else what the first raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    cancelled = False
+    while any(not task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            cancelled = True
+            for task in tasks:
+                task.cancel()
+    if cancelled:
+        raise asyncio.CancelledError
+    return [task.result() for task in tasks]
+
+
+async def at_most(
+    limit: int, works: t.Iterable[t.Coroutine[t.Any, t.Any, _Result]]
+) -> list[_Result]:
+    """As `all_of`, no more than ``limit`` at a time."""
+    room = asyncio.Semaphore(limit)
+
+    async def one(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
+        async with room:
+            return await work
+
+    return await all_of([one(work) for work in works])
