@@ -218,7 +218,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     fail,
     interruptible,
-    require_qmp,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import (
@@ -230,7 +229,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._resume impo
 
 def main() -> None:
     module = AnsibleModule(argument_spec=RESUME_ARGUMENTS, supports_check_mode=True)
-    require_qmp(module)
     try:
         request = resume_request(module.params)
         outcome = asyncio.run(interruptible(resume(request, check_mode=module.check_mode)))

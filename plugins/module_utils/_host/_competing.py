@@ -167,8 +167,8 @@ def _agent(program: str) -> Starter:
         AGENT,
         program,
         f"{name} ({program}) may start a guest that it misses, here or on another host",
-        advice=f"Hold it still first, as with: {command}; stop it for the while; or take its guests "
-        "out with exclude.",
+        advice=f"Hold it still first, as with: {command}; stop it for the while; or take its "
+        "guests out with exclude.",
     )
 
 

@@ -141,10 +141,8 @@ async def _domain(
     uri: str, connection: Connection, domain: Domain, pids: t.Mapping[str, int]
 ) -> HostGuest:
     machine = None
-    try:
+    with contextlib.suppress(VmfleetError):  # it ends just now, which its own save will tell
         machine = machine_of(await connection.description(domain.uuid))
-    except VmfleetError:  # it ends just now, which its own save will tell
-        pass
     pid = pids.get(domain.uuid)
     resident = largest_with(read_mappings(pid), domain.memory_bytes) if pid is not None else None
     refusal = None
