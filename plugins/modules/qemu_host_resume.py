@@ -191,8 +191,8 @@ images:
     - /var/lib/vmfleet/images/web01-6f3c1c7e-2a40-4d3f-9d0a-3e5b0c1f8a77.save
 journal:
   description:
-    - The journal as it is now, null before the first suspend. RV(journal.closed) is null as long as
-      there is something to resume.
+    - The journal as it is now, null before the first suspend. RV(ignore:journal.closed) is null as
+      long as there is something to resume.
   returned: always
   type: dict
   sample:

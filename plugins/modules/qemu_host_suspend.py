@@ -54,7 +54,7 @@ options:
     description:
       - What is done about those who would start or stop guests behind our back. C(libvirt-guests),
         libvirt's C(auto_shutdown) settings, systemd units with C(Restart=), agents of high
-        availability. RV(plan.competing) names each and says what it would do.
+        availability. RV(ignore:plan.competing) names each and says what it would do.
       - V(refuse) begins nothing while there is one.
       - V(disable) switches off what can be, notes that in the journal, and
         M(vmfleet.suspend.qemu_host_resume) switches it on again. Agents of high availability
@@ -278,8 +278,8 @@ images:
     - /var/lib/vmfleet/images/web01-6f3c1c7e-2a40-4d3f-9d0a-3e5b0c1f8a77.save
 journal:
   description:
-    - The journal as it is now, null before the first suspend. RV(journal.closed) is null as long as
-      there is something to resume.
+    - The journal as it is now, null before the first suspend. RV(ignore:journal.closed) is null as
+      long as there is something to resume.
   returned: always
   type: dict
   sample:

@@ -33,7 +33,6 @@ from ._resume_plan import (
     OVER,
     REFUSED,
     RESTORE,
-    SAVED,
     Awaited,
     ResumePlan,
     is_over,
@@ -94,7 +93,7 @@ async def _look(request: ResumeRequest, entry: Entry) -> Awaited:
         state = str(facts.get("guest", {}).get("state", "absent"))
         return Awaited(returning, REFUSED, words_of(exc), state)
     action = RESTORE if outcome.changed else NOTHING
-    return Awaited(returning, action, outcome.plan.reason, outcome.state_before, outcome.plan)
+    return Awaited(returning, action, outcome.plan.reason, outcome.state_before, outcome)
 
 
 async def _look_at_begun(request: ResumeRequest, returning: Returning) -> Awaited | None:
@@ -130,6 +129,10 @@ async def _finish(request: ResumeRequest, entry: Entry, *, check_mode: bool) -> 
 def _result(one: Awaited, *, check_mode: bool) -> GuestResult:
     entry, acts = one.entry, check_mode and one.acts
     lost = one.action == LOST
+    image: dict[str, t.Any] = {}
+    if one.single is not None:
+        single = one.single.as_result()
+        image = single["image"] if acts else single["diff"]["before"]["image"] or {}
     return GuestResult(
         entry.name,
         entry.uuid,
@@ -142,9 +145,8 @@ def _result(one: Awaited, *, check_mode: bool) -> GuestResult:
         changed=acts,
         error=_error(one),
         stale_image=entry.stale_image,
-        image={"path": entry.path, "state": "spent" if acts else "ready"}
-        if entry.state in SAVED
-        else {},
+        image_before=one.single.as_result()["diff"]["before"]["image"] if one.single else None,
+        image=dict(image),
         bytes=entry.bytes,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .._restore._plan import RestorePlan
+from .._restore._outcome import RestoreOutcome
 from ._bring_back import Returning
 from ._forecast import Limits
 from ._journal import Entry
@@ -33,14 +33,14 @@ OVER = ("running", "failed", "left", "shutdown", "crashed")
 
 @dataclass(frozen=True)
 class Awaited:
-    """A guest of the journal and what is to be done. ``single``: the plan of its own restore, where
-    one was made; ``guest_state``: as it was found."""
+    """A guest of the journal and what is to be done. ``single``: what its own restore foresees,
+    where it could; ``guest_state``: as it was found."""
 
     returning: Returning
     action: str
     reason: str
     guest_state: str = "absent"
-    single: RestorePlan | None = None
+    single: RestoreOutcome | None = None
 
     @property
     def entry(self) -> Entry:
@@ -64,7 +64,7 @@ class Awaited:
             "path": self.entry.path,
         }
         if self.single is not None:
-            known = self.single.as_dict()
+            known = self.single.plan.as_dict()
             for key in ("layout", "load", "run_afterwards", "parallel_channels", "bypass_cache"):
                 plan[key] = known[key]
         return plan

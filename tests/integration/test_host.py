@@ -1,0 +1,244 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole host: eight guests suspended and resumed, and what may come in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
+from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on, image_info
+from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
+
+EIGHT = 8
+NVME = ("-drive", "if=none,id=n0,driver=null-co", "-device", "nvme,drive=n0,serial=1,addr=0x10")
+
+
+@pytest.fixture
+def guests(tiny_guest):
+    """Eight, each of which has filled its memory."""
+    return started(tiny_guest(name=f"g{number}") for number in range(EIGHT))
+
+
+def started(guests):
+    all_of_them = [guest.start() for guest in guests]
+    for guest in all_of_them:
+        guest.wait_passes(1)
+    return all_of_them
+
+
+@pytest.fixture
+def host(guests, tmp_path):
+    return Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+
+
+def states(result):
+    return {name: guest["state"] for name, guest in by_name(result).items()}
+
+
+def all_go_on(guests):
+    return all(goes_on(guest) for guest in guests)
+
+
+def images_in(host):
+    return sorted(path.name for path in host.store.iterdir() if path.suffix == ".save")
+
+
+def test_all_are_suspended_and_resumed_and_a_second_run_of_either_changes_nothing(guests, host):
+    foreseen = host.suspend(check_mode=True)
+    assert (images_in(host), host.journal.exists()) == ([], False)
+    suspended = host.suspend()
+    assert suspended["changed"] is foreseen["changed"] is True
+    assert suspended["diff"] == foreseen["diff"]
+    assert set(states(suspended).values()) == {"verified"}
+    assert not any(guest.alive() for guest in guests)
+    assert images_in(host) == sorted(f"{guest.name}-{guest.uuid}.save" for guest in guests)
+
+    again = host.suspend()
+    assert (again["changed"], again["diff"]) == (False, {"before": {}, "after": {}})
+    assert set(states(again).values()) == {"verified"}
+
+    foreseen = host.resume(check_mode=True)
+    assert not any(guest.alive() for guest in guests)
+    resumed = host.resume()
+    assert resumed["diff"] == foreseen["diff"]
+    assert set(states(resumed).values()) == {"running"}
+    assert resumed["journal"]["closed"] == "resumed"
+    assert all_go_on(guests)
+
+    again = host.resume()
+    assert (again["changed"], again["journal"]["closed"]) == (False, "resumed")
+    assert all_go_on(guests)
+
+
+def test_what_a_suspend_took_is_what_the_next_plan_predicts(guests, host):
+    first = host.suspend()
+    assert {guest["predicted_seconds"] for guest in first["guests"]} == {None}
+    host.resume()
+    second = host.suspend(check_mode=True)
+    (store,) = second["plan"]["stores"]
+    assert store["measured_bytes_per_second"] == round(
+        sum(guest["bytes"] for guest in first["guests"])
+        / sum(entry["actual_seconds"] for entry in journal_of(host)["entries"])
+    )
+    assert all(plan["predicted_seconds"] > 0 for plan in second["plan"]["guests"])
+    assert second["plan"]["predicted_seconds"] > 0
+    assert all_go_on(guests)
+
+
+def journal_of(host):
+    (path,) = host.journal.glob("*.json")
+    return json.loads(path.read_text())
+
+
+def slow_store(host, bytes_per_second):
+    """As if an earlier suspend had measured the store: one guest's save."""
+    host.suspend(include=["g0"])
+    host.resume()
+    (path,) = host.journal.glob("*.json")
+    journal = json.loads(path.read_text())
+    (entry,) = journal["entries"]
+    entry["actual_seconds"] = entry["bytes"] / bytes_per_second
+    path.write_text(json.dumps(journal))
+
+
+def test_a_window_that_only_five_of_eight_can_meet(guests, host):
+    slow_store(host, 10 << 20)
+    plan = host.suspend(check_mode=True, max_concurrent=1)["plan"]
+    each = plan["guests"][0]["predicted_seconds"]
+    window = int(each * 5 + each / 2)
+
+    # By its own it touches nobody.
+    with pytest.raises(Refused, match="does not fit into the window") as refused:
+        host.suspend(max_concurrent=1, window_seconds=window)
+    assert all_go_on(guests)
+    left_out = {one["name"] for one in refused.value.facts["plan"]["guests"]} - {
+        one["name"] for one in refused.value.facts["plan"]["guests"] if one["action"] == "save"
+    }
+    assert len(left_out) == 3
+
+    policies = [{"name": guest.name, "policy": "leave"} for guest in guests]
+    policies[7]["priority"] = 1  # last to be given up
+    result = host.suspend(max_concurrent=1, window_seconds=window, guests=policies)
+    found = states(result)
+    assert sorted(found.values()) == ["left"] * 3 + ["verified"] * 5
+    assert found["g7"] == "verified"
+    assert all(guest.alive() == (found[guest.name] == "left") for guest in guests)
+    assert all(goes_on(guest) for guest in guests if guest.alive())
+
+    # What was left is saved by a later run that has the time.
+    assert set(states(host.suspend()).values()) == {"verified"}
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_a_guest_that_cannot_be_saved_stops_the_run_before_it_begins(tiny_guest, tmp_path):
+    guests = started([tiny_guest(name="plain"), tiny_guest(name="nvme", extra=NVME)])
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    with pytest.raises(Refused, match=r"nothing was touched.*nvme: .*nvme.*policy"):
+        host.suspend()
+    assert all_go_on(guests)
+
+    wishes = [{"name": "nvme", "policy": "leave"}]
+    assert states(host.suspend(guests=wishes)) == {"plain": "verified", "nvme": "left"}
+    assert goes_on(guests[1])
+    assert host.suspend(guests=wishes)["changed"] is False
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_a_guest_whose_qemu_is_killed_in_the_middle_is_lost_and_nobody_says_otherwise(
+    tiny_guest, tmp_path, monkeypatch
+):
+    guests = started(tiny_guest(name=name) for name in ("well", "doomed"))
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    host.suspend()
+    host.resume()  # an older image of each, which is spent
+
+    from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run
+
+    written = _run.write_guest
+
+    async def killed(session):
+        if session.plan.name == "doomed":
+            guests[1].kill()
+        return await written(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_run, "write_guest", killed)
+        with pytest.raises(HostFailed, match=r"1 of 2 guests are suspended.*doomed: .*RAM is lost"):
+            host.suspend()
+
+    again = by_name(host.suspend())
+    assert (again["well"]["state"], again["doomed"]["state"]) == ("verified", "crashed")
+    stale = host.store / f"doomed-{guests[1].uuid}.save"
+    assert again["doomed"]["stale_image"] == str(stale)
+    assert image_info(stale)["state"] == "spent"
+
+    with pytest.raises(HostFailed, match=r"1 of 2 guests run again.*doomed: .*its RAM is lost"):
+        host.resume()
+    assert goes_on(guests[0])
+    assert not guests[1].alive()
+    assert host.resume()["changed"] is False
+
+
+def test_a_reboot_between_suspend_and_resume(guests, host):
+    host.suspend()
+    # Every process has ended and /run is empty; images and journal are there.
+    assert not any(guest.alive() for guest in guests)
+    assert not any(os.path.exists(guest.qmp_socket) for guest in guests)
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_one_tenant_can_be_taken_out_and_brought_back_first(guests, host):
+    result = host.suspend(include=["g[0-3]"], exclude=["g3"])
+    assert states(result) == {"g0": "verified", "g1": "verified", "g2": "verified"}
+    assert all_go_on(guests[3:])
+    host.suspend()
+    part = host.resume(include=["g0"])
+    assert (states(part), part["journal"]["closed"]) == ({"g0": "running"}, None)
+    assert goes_on(guests[0])
+    assert not guests[1].alive()
+    assert host.resume()["journal"]["closed"] == "resumed"
+    assert all_go_on(guests)
+
+
+def test_dependencies_and_priorities_decide_who_goes_first(guests, host):
+    wishes = [
+        {"name": "g0", "priority": 5},
+        {"name": "g1", "depends_on": ["g0"]},
+        {"name": "elsewhere"},
+    ]
+    plan = host.suspend(guests=wishes)["plan"]
+    tier = {one["name"]: one["tier"] for one in plan["guests"]}
+    assert tier["g1"] < tier["g0"]
+    assert plan["not_here"] == ["elsewhere"]
+    back = host.resume()["plan"]
+    tier = {one["name"]: one["tier"] for one in back["guests"]}
+    assert tier["g0"] < tier["g1"]
+    assert all_go_on(guests)
+
+
+def test_a_second_run_beside_one_that_is_under_way_is_refused(guests, host):
+    host.suspend(include=["g0"])
+    lock = host.journal / ".lock"
+    with subprocess.Popen(["flock", str(lock), "sleep", "60"]) as holder:
+        while not _is_locked(lock):
+            assert holder.poll() is None
+        with pytest.raises(Refused, match=r"Another run suspends or resumes this host"):
+            host.suspend()
+        with pytest.raises(Refused, match=r"Another run suspends or resumes this host"):
+            host.resume()
+        holder.terminate()
+    assert all_go_on(guests[1:])
+
+
+def _is_locked(path):
+    return subprocess.run(["flock", "-n", str(path), "true"], check=False).returncode != 0
