@@ -69,18 +69,15 @@ def ran_by_nobody(tiny_guest: Callable[..., TinyGuest], tmp_path: Path) -> Itera
     for place in (tmp_path, *tmp_path.parents):
         if place.stat().st_mode & 0o077 == 0:
             place.chmod(0o711)
-    child = subprocess.Popen(
+    guest.run(
         guest.argv(),
-        stdin=subprocess.DEVNULL,
         user=NOBODY,
         group=NOBODY,
         extra_groups=[NOBODY],
         cwd="/",  # its QEMU is started there again, and the checkout may be closed to nobody
-    )
-    guest.wait_passes(1)
+    ).wait_passes(1)
     yield guest
     guest.kill()
-    child.wait(10)
 
 
 @pytest.fixture(scope="session")

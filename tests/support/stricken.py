@@ -33,6 +33,7 @@ from pathlib import Path
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor import Monitor
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore, do_save
+from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host
 
 _MODULE_UTILS = "ansible_collections.vmfleet.suspend.plugins.module_utils."
 _SECONDS = 60
@@ -76,7 +77,10 @@ class End:
 
 
 def run_stricken(verb: str, options: dict[str, t.Any], blow: Blow | None) -> End:
-    """Run ``verb`` (save or restore) in a new process, struck by ``blow``."""
+    """Run ``verb`` (save, restore, suspend or resume) in a new process, struck by ``blow``.
+
+    ``options`` of a suspend or resume hold ``directory``, that of its `Host`.
+    """
     finished = subprocess.run(
         [sys.executable, "-m", __name__, _order(verb, options, blow)],
         env=_environment(),
@@ -163,16 +167,20 @@ def run_order(order: dict[str, t.Any]) -> str:
     """What runs in the process; returns its answer."""
     for blow in order["blows"]:
         _arm(Blow(**blow))
-    options = order["options"]
-    path, qmp_socket = options.pop("path"), options.pop("qmp_socket")
-    if "argv" in options:
-        options["argv"] = tuple(options["argv"])
-    verb = do_save if order["verb"] == "save" else do_restore
     try:
-        answer: dict[str, t.Any] = {"result": verb(qmp_socket, path, **options)}
+        answer: dict[str, t.Any] = {"result": _do(order["verb"], order["options"])}
     except VmfleetError as exc:
         answer = {"error": exc.message, "facts": exc.facts}
     return json.dumps(answer, default=str)
+
+
+def _do(verb: str, options: dict[str, t.Any]) -> t.Any:
+    if verb in ("suspend", "resume"):
+        return getattr(Host(Path(options.pop("directory"))), verb)(**options)
+    path, qmp_socket = options.pop("path"), options.pop("qmp_socket")
+    if "argv" in options:
+        options["argv"] = tuple(options["argv"])
+    return (do_save if verb == "save" else do_restore)(qmp_socket, path, **options)
 
 
 def _arm(blow: Blow) -> None:
