@@ -12,7 +12,9 @@ import subprocess
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _saving
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on, image_info
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 
@@ -161,8 +163,6 @@ def test_a_guest_whose_qemu_is_killed_in_the_middle_is_lost_and_nobody_says_othe
     host.suspend()
     host.resume()  # an older image of each, which is spent
 
-    from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run
-
     written = _run.write_guest
 
     async def killed(session):
@@ -242,3 +242,117 @@ def test_a_second_run_beside_one_that_is_under_way_is_refused(guests, host):
 
 def _is_locked(path):
     return subprocess.run(["flock", "-n", str(path), "true"], check=False).returncode != 0
+
+
+def test_a_store_that_is_full_for_one_of_eight(guests, host, small_store):
+    path = str(small_store / "g3.save")
+    with pytest.raises(Refused, match=r"nothing was touched.*g3: its store has no room"):
+        host.suspend(guests=[{"name": "g3", "path": path}])
+    assert all_go_on(guests)
+
+    anyhow = [{"name": "g3", "path": path, "policy": "save"}]
+    with pytest.raises(HostFailed, match=r"7 of 8 guests are suspended.*g3: .*No space") as failed:
+        host.suspend(guests=anyhow)
+    assert by_name(failed.value.facts)["g3"]["state"] == "failed"
+    assert goes_on(guests[3])
+    assert list(small_store.iterdir()) == []
+
+    # Where there is room the next run saves it, and all come back.
+    assert set(states(host.suspend()).values()) == {"verified"}
+    assert set(states(host.resume()).values()) == {"running"}
+    assert all_go_on(guests)
+
+
+def test_with_rollback_one_failure_brings_all_back(guests, host, small_store):
+    wishes = [{"name": "g3", "path": str(small_store / "g3.save"), "policy": "save", "priority": 1}]
+    with pytest.raises(HostFailed, match=r"0 of 8 guests are suspended.*g3: .*No space") as failed:
+        host.suspend(guests=wishes, on_failure="rollback")
+    assert failed.value.facts["journal"]["closed"] == "rolled back"
+    assert all_go_on(guests)
+    assert host.resume()["changed"] is False
+
+
+def test_a_group_goes_together_or_not_at_all(guests, host, small_store):
+    wishes = [{"name": f"g{number}", "group": "cluster", "policy": "save"} for number in range(3)]
+    wishes[1]["path"] = str(small_store / "g1.save")
+    with pytest.raises(HostFailed, match=r"5 of 8 guests.*g1 of its group could not be saved"):
+        host.suspend(guests=wishes)
+    assert all_go_on(guests[:3])
+    assert not any(guest.alive() for guest in guests[3:])
+    host.resume()
+    assert all_go_on(guests)
+
+    for wish in wishes:
+        wish.pop("path", None)
+    result = by_name(host.suspend(guests=wishes))
+    assert "stopped its vCPUs with those of its group" in result["g1"]["actions"]
+    assert not any(guest.alive() for guest in guests)
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_members_of_a_group_run_again_only_when_all_are_there(guests, host):
+    wishes = [{"name": f"g{number}", "group": "cluster"} for number in range(2)]
+    host.suspend(guests=wishes)
+    image = host.store / f"g1-{guests[1].uuid}.save"
+    away = image.rename(image.with_suffix(".away"))
+    with pytest.raises(HostFailed, match=r"6 of 8 guests run again") as failed:
+        host.resume()
+    found = by_name(failed.value.facts)
+    assert "held paused, as g1 of its group is not back" in found["g0"]["error"]
+    assert guests[0].status() == "paused"
+    assert all_go_on(guests[2:])
+
+    away.rename(image)
+    assert host.resume()["journal"]["closed"] == "resumed"
+    assert all_go_on(guests)
+
+
+def test_a_guest_that_may_be_shut_down_and_does_not_is_told(tiny_guest, tmp_path, monkeypatch):
+    monkeypatch.setattr(_saving, "_SHUTDOWN_SECONDS", 1.0)
+    guests = started([tiny_guest(name="plain"), tiny_guest(name="nvme", extra=NVME)])
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    wishes = [{"name": "nvme", "policy": "shutdown"}]
+    # The tiny guest knows no power button.
+    with pytest.raises(HostFailed, match="nvme: It was asked to shut down and has not within 1 s"):
+        host.suspend(guests=wishes)
+    assert goes_on(guests[1])
+
+    guests[1].execute("system_reset")  # as a guest that listens ends, with -no-reboot
+    guests[1].wait_gone()
+    host.resume()
+    assert goes_on(guests[0])
+
+
+def test_a_save_that_is_under_way_when_the_window_ends_is_undone(guests, host):
+    # Never measured, so that nothing can be foretold: 16 MiB at 4 MiB/s.
+    slow = [{"name": guest.name, "max_bandwidth": 4 << 20} for guest in guests]
+    with pytest.raises(HostFailed, match=r"\d of 8 guests are suspended") as failed:
+        host.suspend(guests=slow, window_seconds=6, max_concurrent=1)
+    found = states(failed.value.facts)
+    assert {"verified", "failed"} == set(found.values())
+    assert all(guest.alive() == (found[guest.name] == "failed") for guest in guests)
+    host.suspend()
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_a_guest_that_was_saved_and_is_started_by_somebody_else_is_saved_anew(guests, host):
+    host.suspend()
+    guests[0].start()
+    guests[0].wait_passes(1)
+    again = by_name(host.suspend())
+    assert (again["g0"]["action"], again["g0"]["changed"]) == ("save", True)
+    assert again["g1"]["changed"] is False
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_an_image_whose_guest_runs_elsewhere_is_not_restored(guests, host):
+    host.suspend()
+    guests[0].start()
+    guests[0].wait_passes(1)
+    with pytest.raises(HostFailed, match=r"7 of 8 guests run again.*g0: .*stale"):
+        host.resume()
+    assert all_go_on(guests)
+    assert len(guests[0]._pids()) == 1

@@ -69,23 +69,23 @@ class Returning(t.NamedTuple):
         return RUNNING if self.entry.held and self.runs else None
 
 
-async def bring_back(run: Run, unit: t.Sequence[Returning]) -> bool:
+async def bring_back(run: Run, unit: t.Sequence[Returning], missing: t.Sequence[str] = ()) -> bool:
     """Bring back one guest or the members of one group; True when all are back.
 
-    Members are all restored before the first of them runs; where one cannot be, the others stay
-    paused, and the next run goes on there.
+    Members are all restored before the first of them runs; where one cannot be, or is among those
+    ``missing``, the others stay paused, and the next run goes on there.
     """
-    if len(unit) == 1:
+    if len(unit) == 1 and not missing:
         return await _restore(run, unit[0], unit[0].alone)
     loaded = await all_of([_restore(run, one, PAUSED) for one in unit])
-    if not all(loaded):
-        missing = ", ".join(one.entry.name for one, done in zip(unit, loaded) if not done)
+    gone = [*missing, *(one.entry.name for one, done in zip(unit, loaded) if not done)]
+    if gone:
         for one, done in zip(unit, loaded):
             if done:
                 result = run.results[one.entry.key]
                 result.error = (
-                    f"it is restored and held paused, as {missing} of its group is not back. Run "
-                    "this again when that can be restored; or continue it by hand."
+                    f"it is restored and held paused, as {', '.join(gone)} of its group is not "
+                    "back. Run this again when that can be restored; or continue it by hand."
                 )
                 await run.writer.set(one.entry.key, "restoring", reason=result.error)
         return False

@@ -231,7 +231,13 @@ class _Resume:
     async def _unit(self, unit: t.Sequence[Awaited]) -> None:
         ready = [one for one in unit if await self._prepared(one)]
         if ready:
-            await bring_back(self._run, [one.returning for one in ready])
+            group = ready[0].entry.group
+            missing = [
+                one.entry.name
+                for one in self._plan.guests
+                if group is not None and one.entry.group == group and one.action == REFUSED
+            ]
+            await bring_back(self._run, [one.returning for one in ready], missing)
 
     async def _prepared(self, one: Awaited) -> bool:
         """True when there is an image to be restored."""

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole host whose guests are libvirt's, alone and beside guests behind monitors."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _managed
+from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
+from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
+
+EIGHT = 8
+
+
+@pytest.fixture
+def domains(libvirt_host, tmp_path):
+    """Eight, each of which has filled its memory; two are special."""
+    all_of_them = [
+        LibvirtTinyGuest(tmp_path, libvirt_host, name=f"d{number}") for number in range(EIGHT)
+    ]
+    for domain in all_of_them[:-1]:
+        domain.start()
+    libvirt_host.virsh("autostart", "d0")
+    transient = all_of_them[-1]
+    xml = tmp_path / "transient.xml"
+    xml.write_text(transient.domain_xml())
+    libvirt_host.virsh("create", str(xml))
+    for domain in all_of_them:
+        domain.wait_passes(1)
+    yield all_of_them
+    for domain in all_of_them:
+        domain.close()
+        if domain is not transient:
+            libvirt_host.virsh("undefine", domain.name)
+
+
+@pytest.fixture
+def host(domains, tmp_path, monkeypatch):
+    # Where the tests' daemon keeps managed saves: its directories are its own.
+    managed = domains[0].host.directory / "lib" / "qemu" / "save"
+    monkeypatch.setattr(_managed, "SYSTEM_DIRECTORY", str(managed))
+    return Host(tmp_path, uri=domains[0].host.uri)
+
+
+def states(result):
+    return {name: guest["state"] for name, guest in by_name(result).items()}
+
+
+def well(domain):
+    """Whether it goes on from where it was."""
+    domain.wait_passes(2)
+    return domain.host.virsh("domstate", domain.name).strip() == "running" and not domain.mismatches
+
+
+def autostarts(domain):
+    return "Autostart:      enable" in domain.host.virsh("dominfo", domain.name)
+
+
+def test_all_domains_are_suspended_and_after_a_reboot_resumed_and_a_second_run_changes_nothing(
+    domains, host, tiny_guest
+):
+    beside = tiny_guest(name="beside").start()
+    beside.wait_passes(1)
+    options = {
+        "qmp_sockets": [beside.qmp_socket],
+        "guests": [
+            {"name": "d1", "managed": True},
+            {"name": "d2", "group": "pair"},
+            {"name": "d3", "group": "pair"},
+        ],
+    }
+    foreseen = host.suspend(check_mode=True, **options)
+    assert [one["kind"] for one in foreseen["plan"]["competing"]] == ["autostart"]
+    suspended = host.suspend(**options)
+    assert suspended["diff"] == foreseen["diff"]
+    assert states(suspended) == dict.fromkeys(
+        [f"d{n}" for n in range(EIGHT)] + ["beside"], "verified"
+    )
+    assert domains[0].host.virsh("list", "--name").split() == []
+    assert not autostarts(domains[0])
+    assert host.suspend(**options)["changed"] is False
+
+    domains[0].host.restart(fresh=True)  # as after a reboot
+    resumed = host.resume()
+    assert set(states(resumed).values()) == {"running"}
+    assert resumed["journal"]["closed"] == "resumed"
+    assert all(well(domain) for domain in domains)
+    assert goes_on(beside)
+    assert autostarts(domains[0])
+    assert host.resume()["changed"] is False
