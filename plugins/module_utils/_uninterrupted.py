@@ -29,6 +29,17 @@ async def finished_first(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
     return finished.result()
 
 
+async def in_thread(work: t.Callable[[], _Result]) -> _Result:
+    """Run ``work``, which blocks, while other guests' tasks go on. It is waited for whatever
+    cancels the caller: it may use what the caller closes."""
+    loop = asyncio.get_running_loop()
+
+    async def run() -> _Result:
+        return await loop.run_in_executor(None, work)
+
+    return await finished_first(run())
+
+
 async def within(timeout_seconds: float | None, work: t.Awaitable[_Result]) -> _Result:
     """`asyncio.wait_for`, but never losing a cancellation: up to Python 3.11 that one returns the
     result and forgets the cancellation when both come together. Raises asyncio.TimeoutError."""

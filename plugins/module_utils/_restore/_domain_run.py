@@ -33,7 +33,7 @@ from .._saveimage._protection import replaceable
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._relabel import as_sparse, as_version_3
 from .._saveimage._verify import Structure, verify_structure
-from .._uninterrupted import uninterrupted
+from .._uninterrupted import in_thread, uninterrupted
 from ._checks import look_at_image, refuse_problems
 from ._direct_io import switch_direct_io_off
 from ._domain_description import check_described
@@ -76,7 +76,7 @@ async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> 
                 connection,
                 fd,
                 image,
-                verify_structure(fd, request.path),
+                await in_thread(lambda: verify_structure(fd, request.path)),
                 began,
                 check_mode,
                 Deadline(request.timeout_seconds),

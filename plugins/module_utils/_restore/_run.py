@@ -26,7 +26,7 @@ from .._qemu._process import boot_id, find_with, is_alive, runs_with
 from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
-from .._uninterrupted import uninterrupted
+from .._uninterrupted import in_thread, uninterrupted
 from ._checks import check_trust, refuse_problems
 from ._failing import fail
 from ._image_file import open_image
@@ -85,7 +85,7 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
         session = RestoreSession(
             image=_described(fd, request),
             fd=fd,
-            structure=verify_structure(fd, request.path),
+            structure=await in_thread(lambda: verify_structure(fd, request.path)),
             deadline=Deadline(request.timeout_seconds),
             rehearsal=request.rehearse,
         )

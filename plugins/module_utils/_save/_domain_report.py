@@ -16,6 +16,7 @@ from .._libvirt._domain import Domain
 from .._pipeline import decode_and_verify
 from .._saveimage._compressors import compressor_of
 from .._saveimage._verify import Structure, verify_structure
+from .._uninterrupted import in_thread
 from ._outcome import SaveOutcome
 from ._plan import SavePlan
 from ._undo import SaveFailed
@@ -28,7 +29,7 @@ async def verify_written(fd: int, path: str, image_format: str) -> Structure:
     `ProgramFailed`."""
     compressor = compressor_of(image_format)
     if compressor is None:
-        return verify_structure(fd, path)
+        return await in_thread(lambda: verify_structure(fd, path))
     return await decode_and_verify(fd, path, compressor)
 
 

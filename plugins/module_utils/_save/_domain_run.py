@@ -38,7 +38,7 @@ from .._saveimage._prefix import ALIGNMENT_BYTES, read_prefix
 from .._saveimage._publish import PartialImage, check_target, partial_path
 from .._saveimage._relabel import stamp
 from .._saveimage._verify import Structure
-from .._uninterrupted import uninterrupted
+from .._uninterrupted import in_thread, uninterrupted
 from ._domain_absent import save_of_absent_domain
 from ._domain_leftover import Treated, treat_leftover
 from ._domain_plan import Offer, check_domain, plan_domain_save
@@ -189,11 +189,11 @@ class _Save:
             self.step = "flushing the image"
             if not is_at(image.fd, image.path):
                 raise StoreError(f"{image.path} was replaced by another file while it was written.")
-            image.sync()  # libvirt does not (T6)
+            await in_thread(image.sync)  # libvirt does not (T6)
             self.step = "verifying the image"
             structure = await self._verify(domain, plan, image)
             self.step = "recording what its disks are like"
-            self._record_disks(image)
+            await in_thread(lambda: self._record_disks(image))
             if plan.kind.version == 3:
                 self.step = "stamping the image version 3"
                 self._stamp(image)

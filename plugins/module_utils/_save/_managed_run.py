@@ -27,7 +27,7 @@ from .._libvirt._traps import offered_by, remove_leaked_fdsets, set_direct_io
 from .._qemu._deadline import Deadline
 from .._saveimage._lock import lock_image, store_error
 from .._saveimage._verify import Structure
-from .._uninterrupted import uninterrupted
+from .._uninterrupted import in_thread, uninterrupted
 from ._domain_plan import check_domain
 from ._domain_report import CRASHED, failed, failed_afterwards, outcome, verify_written
 from ._domain_request import ManagedSaveRequest
@@ -142,7 +142,7 @@ class _ManagedSave:
             self.step = "flushing the image"
             fd = lock_image(path, write=False)
             try:
-                _flush(fd, path)  # libvirt does not (T6)
+                await in_thread(lambda: _flush(fd, path))  # libvirt does not (T6)
                 self.step = "verifying the image"
                 image = _whole(fd, path, domain)
                 return image, await verify_written(fd, path, image.image_format)
