@@ -1,0 +1,177 @@
+# Copyright (c) 2026, the vmfleet.suspend authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole host: what each further guest costs, and eight guests beside libvirt-guests and dd.
+
+Half of each guest's RAM is data. libvirt-guests.sh (ON_SHUTDOWN=suspend) saves and starts the same
+domains one by one. What it wrote is flushed within its time, as ours is; dd copies as many bytes in
+one go, flushed too. Everything is timed as whole processes, one after the other, in turns.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import (
+    LibvirtHost,
+    libvirt_missing,
+)
+from ansible_collections.vmfleet.suspend.tests.support.model_host import model_guests
+from ansible_collections.vmfleet.suspend.tests.support.stricken import run_stricken
+
+from .test_lazy import fill
+
+EIGHT = 8
+MEMORY_MIB = 256
+ROUNDS = 3
+FEW, MANY = 20, 120
+LIBVIRT_GUESTS = "/usr/lib/libvirt/libvirt-guests.sh"
+SETTINGS = """\
+URIS='qemu:///system'
+ON_BOOT=start
+ON_SHUTDOWN=suspend
+START_DELAY=0
+SYNC_TIME=0
+"""
+
+
+def own_seconds(count):
+    """Processor time of this process for a suspend of so many scripted guests."""
+    directory = Path(tempfile.mkdtemp(prefix="vmfmodel"))
+    try:
+        with model_guests(directory / "guests", count) as sockets:
+            host = Host(directory, qmp_sockets=[sockets])
+            begun = time.process_time()
+            host.suspend(max_concurrent=20)
+            return time.process_time() - begun
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_what_each_further_guest_costs():
+    own_seconds(1)  # imports
+    few, many = (statistics.median(own_seconds(count) for _ in range(3)) for count in (FEW, MANY))
+    each = (many - few) / (MANY - FEW)
+    print(
+        f"\nqemu_host_suspend, scripted monitors: {few:.2f} s of own time for {FEW} guests, "
+        f"{many:.2f} s for {MANY}: {each * 1000:.1f} ms for each further guest"
+    )
+
+
+@pytest.fixture
+def libvirt():
+    missing = libvirt_missing()
+    if missing is not None:
+        pytest.skip(missing)
+    if not os.path.exists(LIBVIRT_GUESTS):
+        pytest.skip(f"there is no {LIBVIRT_GUESTS}")
+    host = LibvirtHost(also={"/run/lock": "lock"})
+    try:
+        yield host.start()
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def domains(libvirt, tmp_path):
+    guests = [
+        LibvirtTinyGuest(
+            tmp_path, libvirt, memory_mib=MEMORY_MIB, pattern_mib=32, name=f"d{number}"
+        )
+        for number in range(EIGHT)
+    ]
+    for guest in guests:
+        guest.start().wait_passes(1)
+        fill(guest)
+    yield guests
+    for guest in guests:
+        guest.close()
+
+
+def libvirt_guests(libvirt, verb):
+    """Seconds of the service's own script, where its files are the tests' daemon's."""
+    settings = libvirt.directory / "libvirt-guests"
+    settings.write_text(SETTINGS)
+    script = f"mount --bind '{settings}' /etc/default/libvirt-guests; exec {LIBVIRT_GUESTS} {verb}"
+    command = [*libvirt.enter.split(), "unshare", "--mount", "sh", "-ec", script]
+    begun = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(["sync", "-f", str(libvirt.directory)], check=True)
+    return time.monotonic() - begun
+
+
+def ours(verb, directory, **options):
+    begun = time.monotonic()
+    end = run_stricken(verb, {"directory": str(directory), **options}, None)
+    assert end.error is None, end.error
+    return time.monotonic() - begun, end.result
+
+
+def copied(source_bytes, directory):
+    target = directory / "copied"
+    begun = time.monotonic()
+    subprocess.run(
+        [
+            "dd",
+            "if=/dev/zero",
+            f"of={target}",
+            "bs=1M",
+            f"count={source_bytes >> 20}",
+            "conv=fsync",
+            "status=none",
+        ],
+        check=True,
+    )
+    seconds = time.monotonic() - begun
+    target.unlink()
+    return seconds
+
+
+def test_eight_domains_beside_libvirt_guests_and_dd(domains, libvirt, tmp_path):
+    host = Host(tmp_path, uri=libvirt.uri)
+    rows: dict[str, list[float]] = {}
+
+    def note(what, seconds):
+        rows.setdefault(what, []).append(seconds)
+
+    written = 0
+    for _round in range(ROUNDS):
+        seconds, result = ours("suspend", tmp_path, uri=libvirt.uri, qemu_conf="/nonexistent")
+        written = sum(guest["bytes"] for guest in result["guests"])
+        note("ours suspend", seconds)
+        note("ours resume", ours("resume", tmp_path)[0])
+        for guest in domains:
+            guest.wait_passes(1)
+        for image in host.store.iterdir():
+            image.unlink()
+        note("libvirt-guests stop", libvirt_guests(libvirt, "stop"))
+        assert libvirt.virsh("list", "--name").split() == []
+        note("libvirt-guests start", libvirt_guests(libvirt, "start"))
+        for guest in domains:
+            guest.wait_passes(1)
+        note("dd", copied(written, tmp_path))
+    assert all(not guest.mismatches for guest in domains)
+    median = {what: statistics.median(taken) for what, taken in rows.items()}
+    print(
+        f"\n{EIGHT} domains of {MEMORY_MIB} MiB, {written >> 20} MiB written, median of {ROUNDS}:"
+    )
+    for what, seconds in median.items():
+        print(f"  {what:22} {seconds:7.2f} s")
+    print(
+        f"  libvirt-guests stop / ours suspend: "
+        f"{median['libvirt-guests stop'] / median['ours suspend']:.2f}\n"
+        f"  libvirt-guests start / ours resume: "
+        f"{median['libvirt-guests start'] / median['ours resume']:.2f}\n"
+        f"  ours suspend / dd: {median['ours suspend'] / median['dd']:.2f}, "
+        f"libvirt-guests stop / dd: {median['libvirt-guests stop'] / median['dd']:.2f}"
+    )
