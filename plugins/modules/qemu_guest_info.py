@@ -256,7 +256,7 @@ async def look(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     own = [one for one in journals.journals if one.store == params["store"]]
     return {
         "guests": [guest.as_dict() for guest in found.guests],
-        "unanswered": [{"path": path, "reason": why} for path, why in found.unanswered],
+        "unanswered": [{"path": one.path, "reason": one.reason} for one in found.unanswered],
         "leftovers": leftovers(params["store"], found.guests),
         "journal": own[0].as_dict() if own else None,
         "unreadable_journals": [{"path": path, "reason": why} for path, why in journals.unreadable],

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _saving
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _discovery, _saving
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import suspend_request
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on, image_info
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
@@ -163,7 +167,7 @@ def test_a_guest_whose_qemu_is_killed_in_the_middle_is_lost_and_nobody_says_othe
     host.suspend()
     host.resume()  # an older image of each, which is spent
 
-    written = _run.write_guest
+    written = vars(_run)["write_guest"]
 
     async def killed(session):
         if session.plan.name == "doomed":
@@ -206,8 +210,62 @@ def test_one_tenant_can_be_taken_out_and_brought_back_first(guests, host):
     assert (states(part), part["journal"]["closed"]) == ({"g0": "running"}, None)
     assert goes_on(guests[0])
     assert not guests[1].alive()
+
+    # A suspend before all are back goes on in the same journal.
+    again = host.suspend()
+    assert by_name(again)["g0"]["changed"] is True
+    assert again["journal"]["id"] == part["journal"]["id"]
     assert host.resume()["journal"]["closed"] == "resumed"
     assert all_go_on(guests)
+
+
+def test_a_monitor_that_somebody_else_holds_stops_the_run_and_a_dead_one_does_not(
+    tiny_guest, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_discovery, "_GREETING_SECONDS", 0.5)
+    guest = tiny_guest(name="held").start()
+    guest.wait_passes(1)
+    dead = tmp_path / "dead"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(dead))
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket, str(dead)])
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(guest.qmp_socket)
+        with pytest.raises(Refused, match=r"nothing was touched.*sent no greeting"):
+            host.suspend()
+    assert goes_on(guest)
+    assert states(host.suspend()) == {"held": "verified"}
+    host.resume()
+    assert goes_on(guest)
+
+
+def test_a_run_that_a_signal_ends_puts_back_whom_it_was_saving(guests, host):
+    slow = [{"name": guest.name, "max_bandwidth": 4 << 20} for guest in guests]
+
+    async def interrupted():
+        request = suspend_request(host.suspend_params(guests=slow, max_concurrent=2))
+        run = asyncio.ensure_future(suspend(request, check_mode=False))
+        while not (host.journal.exists() and "saving" in states_in_journal(host)):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        run.cancel()
+        await run
+
+    with pytest.raises(HostFailed, match=r"interrupted by a signal.*0 of 8 guests are suspended"):
+        asyncio.run(interrupted())
+    assert all_go_on(guests)
+    assert images_in(host) == []
+    assert set(states(host.suspend()).values()) == {"verified"}
+    host.resume()
+    assert all_go_on(guests)
+
+
+def states_in_journal(host):
+    return [entry["state"] for path in host.journal.glob("*.json") for entry in entries_of(path)]
+
+
+def entries_of(path):
+    return json.loads(path.read_text())["entries"]
 
 
 def test_dependencies_and_priorities_decide_who_goes_first(guests, host):

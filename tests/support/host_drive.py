@@ -47,15 +47,23 @@ class Host:
         self, *, check_mode: bool = False, signals: bool = False, **options: t.Any
     ) -> Result:
         """What qemu_host_suspend returns; errors come as they are raised."""
-        params = self._complete(SUSPEND_ARGUMENTS, {**self._options, **options})
-        return _run(suspend(suspend_request(params), check_mode=check_mode), signals)
+        request = suspend_request(self.suspend_params(**options))
+        return _run(suspend(request, check_mode=check_mode), signals)
 
     def resume(
         self, *, check_mode: bool = False, signals: bool = False, **options: t.Any
     ) -> Result:
         """What qemu_host_resume returns; errors come as they are raised."""
-        params = self._complete(RESUME_ARGUMENTS, options)
-        return _run(resume(resume_request(params), check_mode=check_mode), signals)
+        request = resume_request(self.resume_params(**options))
+        return _run(resume(request, check_mode=check_mode), signals)
+
+    def suspend_params(self, **options: t.Any) -> dict[str, t.Any]:
+        """Options of qemu_host_suspend, all of them."""
+        return self._complete(SUSPEND_ARGUMENTS, {**self._options, **options})
+
+    def resume_params(self, **options: t.Any) -> dict[str, t.Any]:
+        """Options of qemu_host_resume, all of them."""
+        return self._complete(RESUME_ARGUMENTS, options)
 
     def _complete(self, spec: Spec, options: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         own = {"store": str(self.store), "journal": str(self.journal)}

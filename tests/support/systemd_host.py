@@ -30,7 +30,8 @@ _ENTERED = ("--mount", "--uts", "--pid", "--ipc", "--cgroup")
 _START_SECONDS = 30.0
 _NAMESPACES = ("cgroup", "uts", "ipc", "pid", "mnt")  # mnt last: the others are found in /proc
 # A control group of its own first: the namespace then begins there. $1: a directory to mount on,
-# $2: the control group, $3: the units, $4...: what stays writable.
+# $2: the control group, $3: the units, $4: what stands at /etc/systemd/system, $5...: what stays
+# writable.
 _BOOT = """
 set -eu
 mount -t cgroup2 cgroup2 "$1"
@@ -39,7 +40,8 @@ echo 0 >"$1$2/cgroup.procs"
 umount "$1"
 exec unshare --cgroup sh -euc '
     units=$3
-    shift 3
+    mount --bind "$4" /etc/systemd/system
+    shift 4
     for directory; do mount --bind "$directory" "$directory"; done
     mount -o remount,bind,ro /
     mount -t proc proc /proc
@@ -49,7 +51,7 @@ exec unshare --cgroup sh -euc '
     mkdir -p /run/systemd/system
     hostname vmfleet-test
     mkdir /run/none
-    exec env container=vmfleet SYSTEMD_UNIT_PATH="/run/systemd/system:$units" \\
+    exec env container=vmfleet SYSTEMD_UNIT_PATH="/etc/systemd/system:/run/systemd/system:$units" \\
         SYSTEMD_GENERATOR_PATH=/run/none SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/run/none \\
         SYSTEMD --system --log-target=console --show-status=no
 ' boot "$@"
@@ -79,6 +81,8 @@ class SystemdHost:
     def __init__(self, directory: Path, writable: Sequence[Path]) -> None:
         self.units = directory / "units"
         self.units.mkdir()
+        self._etc = directory / "etc"
+        self._etc.mkdir()
         self.log_path = directory / "log"
         self._mount_point = directory / "mount"
         self._mount_point.mkdir()
@@ -97,7 +101,7 @@ class SystemdHost:
 
     def start(self) -> Self:
         """Start systemd and wait until it has nothing left to do."""
-        places = (self._mount_point, self._control_group, self.units, *self._writable)
+        places = (self._mount_point, self._control_group, self.units, self._etc, *self._writable)
         words = map(str, places)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(

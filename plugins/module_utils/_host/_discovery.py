@@ -17,7 +17,7 @@ from .._errors import MonitorError, Refused, VmfleetError
 from .._libvirt._connection import Connection
 from .._libvirt._domain import Domain
 from .._qemu._guest import Guest, observe
-from .._qemu._monitor import Monitor
+from .._qemu._monitor import Monitor, NoListener
 from .._qemu._secrets import hide_in
 from .._qemu._systemd_guest import unit_of_process
 from .._save._domain_plan import check_domain
@@ -32,12 +32,20 @@ _AT_ONCE = 32
 _GREETING_SECONDS = 5.0
 
 
+class Unanswered(t.NamedTuple):
+    """``dead``: nobody listens there, so that no guest is behind it."""
+
+    path: str
+    reason: str
+    dead: bool
+
+
 @dataclass(frozen=True)
 class Found:
-    """Guests by name. ``unanswered``: path and reason of each socket that told nothing."""
+    """Guests by name. ``unanswered``: sockets that told nothing."""
 
     guests: tuple[HostGuest, ...]
-    unanswered: tuple[tuple[str, str], ...] = ()
+    unanswered: tuple[Unanswered, ...] = ()
 
 
 async def discover(qmp_sockets: t.Sequence[str], uri: str | None) -> Found:
@@ -49,7 +57,7 @@ async def discover(qmp_sockets: t.Sequence[str], uri: str | None) -> Found:
     """
     looked = await at_most(_AT_ONCE, [_ask(path) for path in sockets(qmp_sockets)])
     over_qmp = [one for one in looked if isinstance(one, HostGuest)]
-    unanswered = tuple(one for one in looked if not isinstance(one, HostGuest))
+    unanswered = tuple(one for one in looked if isinstance(one, Unanswered))
     domains = await _domains(uri) if uri is not None else []
     guests = once([*domains, *over_qmp])
     return Found(tuple(sorted(guests, key=lambda one: (one.name, one.key))), unanswered)
@@ -82,15 +90,15 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-async def _ask(path: str) -> HostGuest | tuple[str, str]:
+async def _ask(path: str) -> HostGuest | Unanswered:
     try:
         monitor = await Monitor.connect(path, _GREETING_SECONDS)
     except MonitorError as exc:
-        return path, exc.message
+        return Unanswered(path, exc.message, isinstance(exc, NoListener))
     try:
         return _described(path, await observe(monitor))
     except MonitorError as exc:
-        return path, exc.message
+        return Unanswered(path, exc.message, False)
     finally:
         await uninterrupted(monitor.close())
 

@@ -172,10 +172,12 @@ def make_plan(
     seen: t.Sequence[Seen],
     stores: t.Sequence[Store],
     competing: t.Sequence[Starter],
+    unanswered: t.Sequence[str] = (),
     *,
     cpu_count: int,
 ) -> HostPlan:
-    """The whole plan. Raises `Refused` for dependencies in a circle."""
+    """The whole plan. ``unanswered``: why monitors told nothing behind which guests may be. Raises
+    `Refused` for dependencies in a circle."""
     limits = choose_limits(request.max_concurrent, cpu_count)
     tier_of, position = _tiers_of(seen)
     in_order = sorted(seen, key=lambda one: position[one.guest.key])
@@ -208,7 +210,7 @@ def make_plan(
         window_seconds=request.window_seconds,
         predicted_seconds=max(finished.values(), default=0.0) if finished is not None else None,
         competing=tuple(competing),
-        problems=(*_problems(plans), *_competing_problems(request, competing)),
+        problems=(*_problems(plans), *unanswered, *_competing_problems(request, competing)),
         not_here=request.wishes.not_here(one.guest for one in seen),
     )
 

@@ -167,7 +167,7 @@ def _foreseen(
 ) -> HostOutcome:
     results = tuple(_result(one, check_mode=check_mode) for one in plan.guests)
     count = sum(one.acts for one in plan.guests)
-    outcome = HostOutcome(
+    return HostOutcome(
         changed=changes,
         message=f"Would resume {count} guests of this host."
         if changes
@@ -176,9 +176,9 @@ def _foreseen(
         guests=results,
         plan=plan.as_dict(),
         journal=journal.as_dict(),
+        warnings=tuple(f"{result.name}: {result.error}" for result in results if result.error),
         duration_seconds=time.monotonic() - began,
     )
-    return outcome
 
 
 def _nothing_open(request: ResumeRequest, journals: Journals, began: float) -> HostOutcome:

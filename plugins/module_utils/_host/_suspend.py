@@ -101,6 +101,7 @@ async def _look(request: SuspendRequest) -> Sight:
         seen,
         stores_of(seen, journals.journals),
         competing,
+        [one.reason for one in found.unanswered if not one.dead],
         cpu_count=len(os.sched_getaffinity(0)),
     )
     gone = await look_for_gone(request, journal, {guest.key for guest in found.guests})
@@ -166,9 +167,13 @@ def _foreseen(sight: Sight, began: float, *, check_mode: bool) -> HostOutcome:
         guests=tuple(results),
         plan=sight.plan.as_dict(),
         journal=sight.journal.as_dict() if sight.journal is not None else None,
-        warnings=_warnings(sight.plan),
+        warnings=(*_warnings(sight.plan), *_errors(results)),
         duration_seconds=time.monotonic() - began,
     )
+
+
+def _errors(results: t.Iterable[GuestResult]) -> list[str]:
+    return [f"{result.name}: {result.error}" for result in results if result.error]
 
 
 def _warnings(plan: HostPlan) -> tuple[str, ...]:

@@ -205,6 +205,7 @@ def test_another_process_that_writes_is_named(directory):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, directory], stdout=subprocess.PIPE, env=environment
     ) as holder:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(Refused, match=rf"Another run .*pid {holder.pid}") as refused:
             JournalWriter.create(directory, a_journal())
@@ -218,11 +219,14 @@ def test_another_process_that_writes_is_named(directory):
 
 def test_a_hundred_changes_at_once_are_all_on_disk_after_few_writes(directory, monkeypatch):
     names = [f"g{number}" for number in range(100)]
-    written = []
+    written: list[Journal] = []
     really = _journal_file._write
-    monkeypatch.setattr(
-        _journal_file, "_write", lambda *what: (written.append(1), really(*what))[1]
-    )
+
+    def counted(place, journal):
+        written.append(journal)
+        really(place, journal)
+
+    monkeypatch.setattr(_journal_file, "_write", counted)
 
     async def run():
         writer = JournalWriter.create(directory, a_journal(entries=tuple(map(an_entry, names))))
@@ -253,7 +257,7 @@ def test_a_write_that_fails_is_told_to_all_who_wait_and_nothing_is_half_there(
                 writer.set("a", "saving"), writer.set("b", "saving"), return_exceptions=True
             )
         assert [type(result) for result in results] == [StoreError, StoreError]
-        assert path_of(directory, journal) in results[0].message
+        assert path_of(directory, journal) in str(results[0])
         assert read_journals(directory).journals == (writer.journal,) == (journal,)
         # And it goes on when there is room again.
         await writer.set("a", "saving")

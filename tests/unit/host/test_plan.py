@@ -97,9 +97,9 @@ def a_seen(name="web01", size=100, refusal=None, **wish):
 
 
 def plan_of(seen, *, free=10**6, rate=None, cpu_count=2, **request):
-    request = SuspendRequest(store="/images", journal="/journal", **request)
+    asked = SuspendRequest(store="/images", journal="/journal", **request)
     store = Store(DEVICE, "/images", free, rate)
-    return make_plan(request, seen, [store], [], cpu_count=cpu_count)
+    return make_plan(asked, seen, [store], [], cpu_count=cpu_count)
 
 
 def actions(plan):

@@ -61,7 +61,7 @@ def test_a_filesystem_that_cannot_hold_space_holds_none_and_says_so(tmp_path, mo
     monkeypatch.setattr(_ballast, "_fallocate", lambda _fd, _size: 95)  # EOPNOTSUPP
     ballast = Ballast.hold(str(tmp_path), MIB)
     assert ballast.held_bytes == 0
-    assert "fallocate" in ballast.why_not
+    assert "fallocate" in str(ballast.why_not)
     ballast.release(1)
     ballast.close()
 
