@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import (
     libvirt_missing,
 )
 from ansible_collections.vmfleet.suspend.tests.support.linux_guest import LinuxFiles
+from ansible_collections.vmfleet.suspend.tests.support.systemd_host import SystemdHost, why_not
 
 NOBODY = 65534
 SMALL_STORE_BYTES = 4 << 20
@@ -95,6 +97,20 @@ def linux_files(request: pytest.FixtureRequest) -> LinuxFiles:
     if fetched.returncode != 0:
         pytest.fail(fetched.stderr)
     return LinuxFiles.of(checkout / ".build" / "linux-guest")
+
+
+@pytest.fixture
+def systemd_host(tmp_path: Path) -> Iterator[SystemdHost]:
+    """A systemd of the test's own, which may write where the test and its guests do."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    (tmp_path / "host").mkdir()
+    host = SystemdHost(tmp_path / "host", [tmp_path, Path(tempfile.gettempdir())])
+    try:
+        yield host.start()
+    finally:
+        host.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -33,7 +31,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options imp
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._resume import resume
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host
-from ansible_collections.vmfleet.suspend.tests.support.systemd_host import SystemdHost, why_not
 
 SERVICE = "libvirt-guests.service"
 # What it says when it is stopped, which is when the real one suspends guests.
@@ -62,16 +59,8 @@ A_DOMAIN = HostGuest(
 
 
 @pytest.fixture
-def systemd(tmp_path):
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    (tmp_path / "host").mkdir()
-    host = SystemdHost(tmp_path / "host", [tmp_path, Path(tempfile.gettempdir())])
-    try:
-        yield host.start()
-    finally:
-        host.close()
+def systemd(systemd_host):
+    return systemd_host
 
 
 async def kinds():

@@ -9,9 +9,7 @@ import asyncio
 import os
 import shlex
 import socket
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
@@ -47,8 +45,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request imp
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
 from ansible_collections.vmfleet.suspend.tests.support.systemd_host import (
     SYSTEMD,
-    SystemdHost,
-    why_not,
 )
 
 GUEST = Unit("guest.service")
@@ -57,16 +53,8 @@ AS_BEFORE = ("Restart", "Type", "ExecStart", "DropInPaths", "TimeoutStartUSec", 
 
 
 @pytest.fixture
-def host(tmp_path):
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    (tmp_path / "host").mkdir()
-    host = SystemdHost(tmp_path / "host", [tmp_path, Path(tempfile.gettempdir())])
-    try:
-        yield host.start()
-    finally:
-        host.close()
+def host(systemd_host):
+    return systemd_host
 
 
 @pytest.fixture
