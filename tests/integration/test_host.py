@@ -19,7 +19,11 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options imp
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run
-from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on, image_info
+from ansible_collections.vmfleet.suspend.tests.support.drive import (
+    bring_back,
+    goes_on,
+    image_info,
+)
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 
 EIGHT = 8
@@ -404,6 +408,32 @@ def test_a_guest_that_was_saved_and_is_started_by_somebody_else_is_saved_anew(gu
     assert again["g1"]["changed"] is False
     host.resume()
     assert all_go_on(guests)
+
+
+def test_a_guest_that_was_brought_back_by_hand_and_ended_is_neither_restored_nor_called_lost(
+    guests, host
+):
+    host.suspend()
+    for guest in guests[:2]:
+        bring_back(host.store / f"{guest.name}-{guest.uuid}.save")
+    guests[0].quit()
+    (host.store / f"g1-{guests[1].uuid}.save").unlink()  # it runs, and its image was cleared away
+    back = by_name(host.resume())
+    assert {name: guest["state"] for name, guest in back.items()} == dict.fromkeys(back, "running")
+    assert "ended since" in back["g0"]["reason"]
+    assert not guests[0].alive()
+    assert all_go_on(guests[1:])
+    assert host.resume()["journal"]["closed"] == "resumed"
+
+
+def test_a_suspend_calls_nobody_lost_who_was_brought_back_by_hand(guests, host):
+    host.suspend()
+    bring_back(host.store / f"g0-{guests[0].uuid}.save")
+    guests[0].quit()
+    again = by_name(host.suspend())
+    assert (again["g0"]["action"], again["g0"]["error"]) == ("ended", None)
+    host.resume()
+    assert all_go_on(guests[1:])
 
 
 def test_an_image_whose_guest_runs_elsewhere_is_not_restored(guests, host):

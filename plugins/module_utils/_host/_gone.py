@@ -25,7 +25,8 @@ from ._single import save_one
 from ._together import at_most
 from ._wishes import Wish, selected
 
-NOTHING, FINISH, LOST, UNREACHABLE = "nothing", "finish", "lost", "unreachable"
+NOTHING, FINISH, LOST, UNREACHABLE, ENDED = "nothing", "finish", "lost", "unreachable", "ended"
+ENDED_SINCE = "its image is spent: somebody brought it back, and it has ended since"
 _SAVED = ("saved", "verified", "restoring")
 _BEGUN = ("planned", "saving")
 
@@ -33,8 +34,8 @@ _BEGUN = ("planned", "saving")
 @dataclass(frozen=True)
 class Gone:
     """``action``: nothing (its image is ready), finish (what a run that died left is published),
-    lost (its RAM is nowhere), or unreachable (its QEMU lives, and does not answer); ``older``: an
-    image of it that is there all the same."""
+    lost (its RAM is nowhere), ended (it was brought back, and has ended by itself), or unreachable
+    (its QEMU lives, and does not answer); ``older``: an image of it that is there all the same."""
 
     entry: Entry
     action: str
@@ -45,7 +46,8 @@ class Gone:
     @property
     def changes(self) -> bool:
         """Whether a run would write something."""
-        return self.action == FINISH or (self.action == LOST and self.entry.state != "crashed")
+        lost_now = self.action == LOST and self.entry.state != "crashed"
+        return self.action in (FINISH, ENDED) or lost_now
 
     @property
     def lost_words(self) -> str:
@@ -71,7 +73,9 @@ class Gone:
             guest_state="unknown" if lives else "absent",
             error=self.lost_words if lost else self.reason if lives else None,
             stale_image=self.older.path if lost and self.older is not None else None,
-            image={} if lost or lives else {"path": entry.path, "state": "ready"},
+            image={"path": entry.path, "state": "ready"}
+            if self.action in (NOTHING, FINISH)
+            else {},
             bytes=entry.bytes,
             predicted_seconds=entry.predicted_seconds,
             actual_seconds=entry.actual_seconds,
@@ -82,6 +86,9 @@ class Gone:
         result = run.results[self.entry.key]
         if self.action == LOST and self.changes:
             await uninterrupted(self._note_loss(run, self.lost_words))
+        if self.action == ENDED:
+            await uninterrupted(run.writer.set(self.entry.key, "running", reason=self.reason))
+            result.state = "running"
         if self.action != FINISH:
             return
         try:
@@ -124,7 +131,7 @@ async def _look(request: SuspendRequest, entry: Entry) -> Gone:
     single = save_request(request, guest, wish)
     older = None
     if not isinstance(single, ManagedSaveRequest):
-        older = _image_at(entry.path)
+        older = image_at(entry.path)
     if entry.process is not None and is_alive(entry.process):
         why = (
             f"its QEMU, process {entry.process.pid}, lives, but was not found by its monitor or "
@@ -133,6 +140,8 @@ async def _look(request: SuspendRequest, entry: Entry) -> Gone:
         return Gone(entry, UNREACHABLE, why, single, older)
     if entry.state == "crashed":
         return Gone(entry, LOST, entry.reason or "its QEMU ended", single, older)
+    if entry.state in _SAVED and older is not None and older.state == "spent":
+        return Gone(entry, ENDED, ENDED_SINCE, single, older)
     try:
         outcome = await save_one(single, check_mode=True)
     except (Refused, ImageInvalid) as exc:
@@ -143,7 +152,8 @@ async def _look(request: SuspendRequest, entry: Entry) -> Gone:
     return Gone(entry, FINISH, outcome.reason, single)
 
 
-def _image_at(path: str) -> SavedImage | None:
+def image_at(path: str) -> SavedImage | None:
+    """The image that can be read there; None without one."""
     try:
         return describe_target(path)
     except (VmfleetError, OSError):

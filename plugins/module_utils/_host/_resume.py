@@ -18,6 +18,7 @@ from .._save._outcome import SaveOutcome
 from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back, guest_of
 from ._competing_units import put_back
+from ._gone import ENDED_SINCE, image_at
 from ._journal import Entry, Journal
 from ._journal_file import Journals, JournalWriter, open_journal, read_journals
 from ._look import AT_ONCE
@@ -41,7 +42,7 @@ from ._resume_plan import (
 from ._run import Run
 from ._single import restore_one, save_one
 from ._together import all_of, at_most, make_room
-from ._vcpus import go_on
+from ._vcpus import go_on, run_state
 from ._wishes import selected
 
 
@@ -89,11 +90,24 @@ async def _look(request: ResumeRequest, entry: Entry) -> Awaited:
     try:
         outcome = await restore_one(returning.request(returning.alone), check_mode=True)
     except (VmfleetError, OSError) as exc:
-        facts = exc.facts if isinstance(exc, VmfleetError) else {}
-        state = str(facts.get("guest", {}).get("state", "absent"))
-        return Awaited(returning, REFUSED, words_of(exc), state)
+        return await _look_without_image(returning, exc)
     action = RESTORE if outcome.changed else NOTHING
     return Awaited(returning, action, outcome.plan.reason, outcome.state_before, outcome)
+
+
+async def _look_without_image(returning: Returning, refusal: Exception) -> Awaited:
+    """A guest that its own restore refuses: it may be back all the same, its image used up."""
+    entry = returning.entry
+    image = image_at(entry.path)
+    if image is None or image.state == "spent":
+        state = await run_state(entry.source, entry.uuid)
+        if state == "running":
+            return Awaited(returning, NOTHING, "it runs, and its image is used up", state)
+        if state is None and image is not None:
+            return Awaited(returning, NOTHING, ENDED_SINCE)
+    facts = refusal.facts if isinstance(refusal, VmfleetError) else {}
+    found = str(facts.get("guest", {}).get("state", "absent"))
+    return Awaited(returning, REFUSED, words_of(refusal), found)
 
 
 async def _look_at_begun(request: ResumeRequest, returning: Returning) -> Awaited | None:

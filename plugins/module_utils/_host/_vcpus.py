@@ -66,6 +66,29 @@ async def go_on(source: Source) -> bool:
         await uninterrupted(connection.close())
 
 
+async def run_state(source: Source, uuid: str | None) -> str | None:
+    """The state of the guest that is to be there, as QEMU or libvirt says it; None where nobody is,
+    or somebody else. Raises as `pause`."""
+    if source.qmp_socket is None:
+        connection = await Connection.open(source.uri or "")
+        try:
+            domain = await connection.find(uuid or source.domain or "")
+            return domain.state if domain is not None and domain.active else None
+        finally:
+            await uninterrupted(connection.close())
+    try:
+        monitor = await Monitor.connect(source.qmp_socket)
+    except NoListener:
+        return None
+    try:
+        theirs = str((await monitor.execute("query-uuid"))["UUID"]).lower()
+        if uuid is not None and theirs != uuid:
+            return None
+        return str((await monitor.execute("query-status"))["status"])
+    finally:
+        await uninterrupted(monitor.close())
+
+
 async def shut_down(source: Source, timeout_seconds: float) -> None:
     """Press the guest's power button and wait until its QEMU has ended.
 
