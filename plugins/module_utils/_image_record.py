@@ -33,6 +33,8 @@ _UNKNOWN_DISK = Fingerprint("a disk that this release does not understand", "unk
 QUIT_BY_SAVE = "quit_by_save"
 LOADED_INTO = "loaded_into"
 CONTINUED = "continued"
+# In an image that libvirt reads: a restore through libvirt began to load it.
+LOADING = "loading_through_libvirt"
 UNDOING = "undoing"
 SPENT_BY = "spent_by"
 SPENT_FOR_INSPECTION = "save with guest_state running"

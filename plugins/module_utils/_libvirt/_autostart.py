@@ -11,29 +11,36 @@ from __future__ import annotations
 
 from ._connection import Connection
 from ._domain import Domain
-from ._notes import AUTOSTART, forget, is_noted, note
+from ._notes import AUTOSTART, AUTOSTART_ONCE, forget, is_noted, note
 
 
 async def hold_autostart(connection: Connection, domain: Domain) -> bool:
     """Switch autostart off; the note goes first, so that it is never switched off without one.
     True when it was on."""
-    if not domain.autostart:
-        return False
-    await note(connection, domain.uuid, AUTOSTART)
-    await connection.set_autostart(domain.uuid, False)
-    return True
+    if domain.autostart:
+        await note(connection, domain.uuid, AUTOSTART)
+        await connection.set_autostart(domain.uuid, False)
+    if domain.autostart_once:
+        await note(connection, domain.uuid, AUTOSTART_ONCE)
+        await connection.set_autostart_once(domain.uuid, False)
+    return domain.autostart or domain.autostart_once
 
 
 async def is_held(connection: Connection, uuid: str) -> bool:
     """Whether a save switched it off."""
-    return await is_noted(connection, uuid, AUTOSTART)
+    return await is_noted(connection, uuid, AUTOSTART) or await is_noted(
+        connection, uuid, AUTOSTART_ONCE
+    )
 
 
 async def release_autostart(connection: Connection, uuid: str) -> bool:
     """Switch on again what `hold_autostart` switched off, whichever run that was. True when it
     was."""
-    if not await is_held(connection, uuid):
-        return False
-    await connection.set_autostart(uuid, True)
-    await forget(connection, uuid, AUTOSTART)
-    return True
+    released = False
+    if await is_noted(connection, uuid, AUTOSTART):
+        await connection.set_autostart(uuid, True)
+        released = await forget(connection, uuid, AUTOSTART)
+    if await is_noted(connection, uuid, AUTOSTART_ONCE):
+        await connection.set_autostart_once(uuid, True)
+        released = await forget(connection, uuid, AUTOSTART_ONCE)
+    return released

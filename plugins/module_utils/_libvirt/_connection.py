@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import traceback
 import typing as t
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 
 from .._errors import LibvirtError, Refused
 from .._uninterrupted import finished_first, uninterrupted
-from ._domain import STATES, Domain
+from ._domain import OFF_BECAUSE, STATES, Domain
 from ._virsh import lacks_channels, virsh
 
 LIBVIRT_IMPORT_ERROR: str | None = None
@@ -40,6 +41,7 @@ _NAMESPACE_PREFIX = "vmfleet"
 SPARSE_VERSION = 11_002_000
 _PAUSED_STARTING_UP = 11
 _PAUSED = 3
+_SHUTOFF = 5
 _STOP_EVERY_SECONDS = 0.5
 _Result = t.TypeVar("_Result")
 
@@ -61,6 +63,38 @@ def _has_job(domain: t.Any) -> bool:
         raise
 
 
+def _refuse_elsewhere(uri: str, real: str) -> None:
+    if urlsplit(real).netloc:
+        raise Refused(
+            f"uri {uri} is the daemon of another host, whose files are not here. Run this on "
+            "that host, with qemu:///system or qemu:///session."
+        )
+
+
+def _is_alive(connection: t.Any) -> bool:
+    try:
+        return bool(connection.isAlive() == 1)
+    except libvirt.libvirtError:
+        return False
+
+
+def _starts_once(found: t.Any) -> bool:
+    """libvirt 11.2 and later, where binding and daemon have it."""
+    try:
+        return bool(found.autostartOnce())
+    except (AttributeError, libvirt.libvirtError):
+        return False
+
+
+def _may_be_a_save(domain: t.Any) -> bool:
+    """Whether the job that runs on it saves it; True where libvirt does not tell."""
+    try:
+        job = domain.jobStats().get("operation")
+    except libvirt.libvirtError:
+        return True
+    return job in (None, libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE)
+
+
 def _described(found: t.Any) -> Domain:
     job = _has_job(found)
     # After that: a domain that ended meanwhile is seen to have ended.
@@ -73,6 +107,10 @@ def _described(found: t.Any) -> Domain:
         state=STATES[state] if active else "shutoff",
         persistent=persistent,
         autostart=persistent and bool(found.autostart()),
+        autostart_once=persistent and _starts_once(found),
+        off_because=OFF_BECAUSE[reason]
+        if state == _SHUTOFF and reason < len(OFF_BECAUSE)
+        else "unknown",
         has_managed_save=bool(found.hasManagedSaveImage()),
         memory_bytes=found.info()[1] << 10,
         starting=(state, reason) == (_PAUSED, _PAUSED_STARTING_UP),
@@ -96,18 +134,36 @@ class Connection:
     async def open(cls, uri: str) -> Connection:
         """Connect twice. Raises `Refused` for a daemon of another host: it would write and read its
         own files, and those that are locked, flushed and marked are here."""
-        if urlsplit(uri).netloc:
-            raise Refused(
-                f"uri {uri} is the daemon of another host, whose files are not here. Run this on "
-                "that host, with qemu:///system or qemu:///session."
-            )
+        _refuse_elsewhere(uri, uri)
         libvirt.registerErrorHandler(_kept_quiet, None)
 
         def connect() -> Connection:
             first = libvirt.open(uri)
             return cls(uri, first, libvirt.open(uri), first.getLibVersion())
 
-        return await cls._do(f"Connecting to {uri}", connect)
+        connection = await cls._do(f"Connecting to {uri}", connect)
+        # libvirt.conf can give a remote daemon a plain name (uri_aliases).
+        try:
+            _refuse_elsewhere(uri, connection._first.getURI())
+        except Refused:
+            await connection.close()
+            raise
+        return connection
+
+    async def again(self) -> bool:
+        """Connect anew where a connection broke; False where the daemon cannot be reached."""
+
+        def connect() -> None:
+            if not _is_alive(self._first):
+                self._first = libvirt.open(self.uri)
+            if not _is_alive(self._second):
+                self._second = libvirt.open(self.uri)
+
+        try:
+            await self._do(f"Connecting to {self.uri}", connect)
+        except LibvirtError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Let go of both; a broken connection is fine."""
@@ -195,25 +251,32 @@ class Connection:
         if domain_xml is not None:
             parameters["dxml"] = domain_xml
 
-        def call() -> None:
+        def call() -> bool:
+            """False where the binding has no saveParams (libvirt-python before 8.4)."""
             domain = self._first.lookupByUUIDString(uuid)
             if image_format is None:
                 domain.saveFlags(path, domain_xml, flags)
-            else:
+            elif hasattr(domain, "saveParams"):
                 domain.saveParams(parameters, flags)
+            else:
+                return False
+            return True
 
         async def save() -> None:
+            said = False
             try:
-                await self._do(doing, call)
+                said = await self._do(doing, call)
             except LibvirtError as exc:
                 if not lacks_channels(exc):
                     raise
+            if not said:
                 words = ["save", uuid, path, "--image-format", str(image_format)]
-                words += [f"--parallel-channels={channels}"]
+                words += [f"--parallel-channels={channels}"] if channels > 1 else []
                 words += ["--bypass-cache"] if bypass_cache else []
                 await virsh(self.uri, doing, *words, domain_xml=domain_xml)
 
-        await self._abortable(uuid, save(), timeout_seconds)
+        # libvirt writes the header before it does anything else.
+        await self._abortable(uuid, save(), timeout_seconds, lambda: os.path.getsize(path) > 0)
 
     async def managed_save(
         self, uuid: str, *, bypass_cache: bool, timeout_seconds: float | None
@@ -224,18 +287,31 @@ class Connection:
         def call() -> None:
             self._first.lookupByUUIDString(uuid).managedSave(flags)
 
-        await self._abortable(uuid, self._do("The managed save", call), timeout_seconds)
+        work = self._do("The managed save", call)
+        await self._abortable(uuid, work, timeout_seconds, lambda: True)
 
     async def _abortable(
-        self, uuid: str, work: t.Coroutine[t.Any, t.Any, None], timeout_seconds: float | None
+        self,
+        uuid: str,
+        work: t.Coroutine[t.Any, t.Any, None],
+        timeout_seconds: float | None,
+        has_begun: t.Callable[[], bool],
     ) -> None:
+        """``has_begun``: the job that runs on the domain is this one, and not somebody else's whose
+        end it waits for."""
         job, cancelled = asyncio.ensure_future(work), False
         try:
             await asyncio.wait([job], timeout=timeout_seconds)
         except asyncio.CancelledError:
             cancelled = True
         if not job.done():
-            await uninterrupted(self._stop(job, lambda: self._lookup(uuid).abortJob()))
+
+            def abort() -> None:
+                domain = self._lookup(uuid)
+                if has_begun() and _may_be_a_save(domain):
+                    domain.abortJob()
+
+            await uninterrupted(self._stop(job, abort))
         if cancelled and job.exception() is not None:
             raise asyncio.CancelledError
         job.result()
@@ -243,7 +319,7 @@ class Connection:
     async def _stop(self, job: asyncio.Future[None], stop: t.Callable[[], object]) -> None:
         """Until the job is over: it may not have begun, or be past the point of no return."""
         while not job.done():
-            with contextlib.suppress(LibvirtError):
+            with contextlib.suppress(LibvirtError, OSError):
                 await self._do("Stopping the job", stop)
             await asyncio.wait([job], timeout=_STOP_EVERY_SECONDS)
 
@@ -339,6 +415,12 @@ class Connection:
     async def set_autostart(self, uuid: str, on: bool) -> None:
         """Whether libvirt starts the domain when the host comes up."""
         await self._do("Setting autostart", lambda: self._lookup(uuid).setAutostart(int(on)))
+
+    async def set_autostart_once(self, uuid: str, on: bool) -> None:
+        """Whether it does so with the next start alone."""
+        await self._do(
+            "Setting autostart once", lambda: self._lookup(uuid).setAutostartOnce(int(on))
+        )
 
     async def write_notes(self, uuid: str, notes: t.Collection[str]) -> None:
         """Keep these words of ours, and no others, in the domain's configuration."""

@@ -21,11 +21,28 @@ STATES = (
 )
 
 
+# virDomainShutoffReason.
+OFF_BECAUSE = (
+    "unknown",
+    "shut down",
+    "destroyed",
+    "crashed",
+    "migrated",
+    "saved",
+    "failed",
+    "from a snapshot",
+    "the daemon",
+)
+LOST = ("crashed", "failed")
+
+
 @dataclass(frozen=True)
 class Domain:
     """One look at a domain. ``state``: one of `STATES`, ``shutoff`` when inactive; ``starting``:
     its QEMU is there and does not hold the guest yet; ``job``: a job of libvirt's runs on it;
-    ``memory_bytes``: the most RAM it can have."""
+    ``memory_bytes``: the most RAM it can have; ``autostart_once``: libvirt starts it with the next
+    start of the host alone; ``off_because``: libvirt's word for why it is inactive, of
+    `OFF_BECAUSE`, for messages and never for decisions (a restart of the daemon forgets it)."""
 
     name: str
     uuid: str
@@ -36,6 +53,8 @@ class Domain:
     memory_bytes: int
     starting: bool = False
     job: bool = False
+    autostart_once: bool = False
+    off_because: str = "unknown"
 
     @property
     def active(self) -> bool:
@@ -45,6 +64,21 @@ class Domain:
     @property
     def kind(self) -> str:
         return "persistent" if self.persistent else "transient"
+
+
+def whereabouts(domain: Domain | None) -> str:
+    """Where the guest of a domain is that no QEMU holds and that we did not save: no more than is
+    known."""
+    if domain is None:
+        return "No QEMU holds it, and libvirt does not know it any more."
+    if domain.has_managed_save:
+        return "Somebody else saved it meanwhile: libvirt holds it in a managed save."
+    if domain.off_because in LOST:
+        return "Its QEMU has ended, and its RAM is lost; the domain was not saved."
+    if domain.off_because == "saved":
+        return "Somebody else saved it meanwhile, into a file of their own."
+    why = f"libvirt says: {domain.off_because}"
+    return f"No QEMU holds it any more ({why}), and it was not saved here."
 
 
 def names(domain: Domain, name_or_uuid: str) -> bool:

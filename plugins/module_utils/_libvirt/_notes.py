@@ -12,6 +12,7 @@ from __future__ import annotations
 from ._connection import Connection
 
 AUTOSTART = "autostart"
+AUTOSTART_ONCE = "autostart_once"
 RESUME = "resume"
 
 

@@ -64,7 +64,8 @@ async def virsh(uri: str, doing: str, *words: str, domain_xml: str | None = None
         )
         _out, said = await uninterrupted(process.communicate())
     if process.returncode != 0:
-        raise LibvirtError(doing, _words(said), 0)
+        ended = f"virsh ended with status {process.returncode}"
+        raise LibvirtError(doing, _words(said) or ended, 0)
 
 
 def _words(said: bytes) -> str:

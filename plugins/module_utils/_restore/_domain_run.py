@@ -17,9 +17,10 @@ import time
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from .._domain_instance import was_started_to_load
 from .._errors import LibvirtError, Refused, StoreError, VmfleetError
 from .._failure import facts_of, words_of
-from .._image_record import CONTINUED, SavedImage, describe
+from .._image_record import CONTINUED, LOADING, SavedImage, describe
 from .._libvirt._autostart import is_held, release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
 from .._libvirt._domain import Domain
@@ -37,7 +38,6 @@ from .._uninterrupted import in_thread, uninterrupted
 from ._checks import look_at_image, refuse_problems
 from ._direct_io import switch_direct_io_off
 from ._domain_description import check_described
-from ._domain_instance import was_started_to_load
 from ._domain_plan import Step, check_owner, decide
 from ._domain_request import DomainRestoreRequest
 from ._failing import RestoreFailed
@@ -45,8 +45,6 @@ from ._image_file import open_image
 from ._outcome import RestoreOutcome
 from ._plan import RestorePlan, check_image, runs_afterwards
 from ._request import RestoreRequest
-
-LOADING = "loading_through_libvirt"
 
 
 async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> RestoreOutcome:

@@ -18,6 +18,7 @@ import time
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from .._domain_instance import was_started_to_load
 from .._errors import ImageInvalid, LibvirtError, Refused, VmfleetError
 from .._failure import facts_of, words_of
 from .._image_record import SavedImage, describe
@@ -31,7 +32,6 @@ from .._saveimage._lock import lock_image
 from .._saveimage._verify import Structure, verify_structure
 from .._uninterrupted import uninterrupted
 from ._direct_io import switch_direct_io_off
-from ._domain_instance import was_started_to_load
 from ._domain_plan import Step
 from ._domain_request import ManagedRestoreRequest
 from ._failing import RestoreFailed

@@ -15,7 +15,7 @@ from ._domain_request import DomainSaveRequest
 from ._outcome import SaveOutcome
 
 
-def save_of_absent_domain(
+async def save_of_absent_domain(
     request: DomainSaveRequest, domain: Domain | None, *, check_mode: bool
 ) -> SaveOutcome:
     """Publish what libvirt finished after its run had died, and say whether the domain was saved.
@@ -30,9 +30,9 @@ def save_of_absent_domain(
             guest={"name": domain.name, "uuid": domain.uuid, "state": state},
         )
     before = describe_target(request.path)
-    left = treat_leftover(request, domain, check_mode=check_mode)
+    left = await treat_leftover(request, domain, check_mode=check_mode)
     there = left.image if left is not None else before
-    why = saved_before(request, there)
+    why = saved_before(request, there, domain)
     if why is not None or there is None:
         raise Refused(
             f"The domain {request.domain} is not running at {request.uri}, and it was not saved "
@@ -42,7 +42,8 @@ def save_of_absent_domain(
     published = left is not None
     return SaveOutcome(
         changed=published,
-        message=f"The save of {there.name} to {request.path} was finished."
+        message=f"The save of {there.name} to {request.path} "
+        + ("would be finished." if check_mode else "was finished.")
         if published
         else f"{there.name} was saved to {request.path} before.",
         reason=left.reason if left is not None else "its image is ready and no QEMU holds it",

@@ -12,10 +12,18 @@ from dataclasses import dataclass, replace
 from .._errors import ImageInvalid, Refused
 from .._image_record import SavedImage, describe, describe_target
 from .._libvirt._domain import Domain
+from .._pipeline import ProgramFailed
 from .._saveimage._publish import PartialImage, partial_path
-from .._saveimage._verify import verify_structure
 from ._domain_plan import is_of
+from ._domain_report import verify_written
 from ._domain_request import DomainSaveRequest
+from ._domain_written import (
+    look_at_disks,
+    machine_in,
+    make_version_3,
+    note_disks,
+    written_since,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Treated:
     image: SavedImage | None = None
 
 
-def treat_leftover(
+async def treat_leftover(
     request: DomainSaveRequest, domain: Domain | None, *, check_mode: bool
 ) -> Treated | None:
     """Remove or publish the unfinished file of the request; nothing in check mode. None where
@@ -40,7 +48,7 @@ def treat_leftover(
     if image is None:
         return None
     with contextlib.closing(image):
-        saved = _read(image)
+        saved = await _read(image)
         if saved is not None and saved.saved_from is not None:
             raise Refused(
                 f"{image.path} was left by a save over QMP that died. Run that save again, with "
@@ -62,19 +70,31 @@ def treat_leftover(
                 guest={"state": "crashed"},
             )
         _refuse_if_taken(request.path, saved)
+        machine = machine_in(image)
+        changed = written_since(image, machine)
+        if changed:
+            raise Refused(
+                f"{image.path} is a whole image of {saved.name}, left by a save that died; "
+                f"{', '.join(changed)} was written since, so that the domain has run meanwhile and "
+                "the image is stale. Restoring it would corrupt its disks. Remove it by hand.",
+                guest={"state": "absent"},
+            )
         if not check_mode:
             image.sync()
+            note_disks(image, look_at_disks(machine), machine)
+            if request.image_version == 3:
+                make_version_3(image)
             image.give_name()
         reason = "libvirt finished the save that its run did not live to see"
         return Treated("publish", reason, replace(saved, path=request.path))
 
 
-def _read(image: PartialImage) -> SavedImage | None:
+async def _read(image: PartialImage) -> SavedImage | None:
     try:
         saved = describe(image.fd, image.path)
         if saved.state == "ready":
-            verify_structure(image.fd, image.path)
-    except ImageInvalid:
+            await verify_written(image.fd, image.path, saved.image_format)
+    except (ImageInvalid, ProgramFailed):
         return None
     return saved
 

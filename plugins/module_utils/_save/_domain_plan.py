@@ -59,6 +59,11 @@ def check_domain(domain: Domain) -> tuple[str, ...]:
         problems.append(
             "a job of libvirt's runs on it (virsh domjobinfo shows it); wait, or abort that"
         )
+    if domain.active and domain.has_managed_save:
+        problems.append(
+            "libvirt holds a managed save of it besides, which its next start would load over "
+            f"disks that have moved on. Remove it first: virsh managedsave-remove {domain.name}"
+        )
     if problems:
         raise Refused(
             f"The domain {domain.name} cannot be saved now: " + "; ".join(problems) + ".",
@@ -150,13 +155,18 @@ def negotiate_domain(
     )
 
 
-def replace_problem(domain: Domain, existing: SavedImage) -> str | None:
-    """Why what is at the path may not be replaced without `overwrite`; None when it may."""
+def replace_problem(domain: Domain, existing: SavedImage, *, never_ran: bool) -> str | None:
+    """Why what is at the path may not be replaced without `overwrite`; None when it may.
+
+    ``never_ran``: the domain was loaded from it, and its vCPUs are still held.
+    """
     whose = f"{existing.path} already holds a {existing.state} image of {existing.name}"
     if existing.uuid != domain.uuid:
         return f"{whose} (UUID {existing.uuid or 'unknown'}), which is not this domain"
     if existing.state == "partial":
         return f"{whose}: it was never finished, or another program is writing it"
+    if never_ran and existing.state == "ready":
+        return f"{whose}, and the guest has not run since it was taken"
     return None
 
 
@@ -170,10 +180,13 @@ def plan_domain_save(
     cpu_count: int,
     free_bytes: int,
     direct_io_proved: bool | None,
+    never_ran: bool = False,
 ) -> SavePlan:
-    """The whole plan, or `Refused`."""
+    """The whole plan, or `Refused`. ``never_ran``: see `replace_problem`."""
     warnings = [*check_domain(domain)]
-    problem = replace_problem(domain, existing) if existing is not None else None
+    problem = None
+    if existing is not None:
+        problem = replace_problem(domain, existing, never_ran=never_ran)
     if problem is not None and not request.overwrite:
         raise Refused(f"{problem}. Choose another path, or set overwrite to replace it.")
     kind = choose_domain_kind(request, conf, offer)
@@ -204,7 +217,7 @@ def plan_domain_save(
         at_most_bytes=at_most_bytes,
         free_bytes=free_bytes,
         warnings=tuple(warnings),
-        holds_autostart=domain.autostart,
+        holds_autostart=domain.autostart or domain.autostart_once,
     )
 
 
@@ -215,11 +228,14 @@ def is_of(image: SavedImage, named: str, domain: Domain | None) -> bool:
     return named == image.name or named.lower() == image.uuid
 
 
-def saved_before(request: DomainSaveRequest, existing: SavedImage | None) -> str | None:
-    """Why a domain that is not there was not saved into this path before; None when it was."""
+def saved_before(
+    request: DomainSaveRequest, existing: SavedImage | None, domain: Domain | None
+) -> str | None:
+    """Why a domain that no QEMU holds was not saved into this path before; None when it was.
+    ``domain``: what libvirt knows of it."""
     if existing is None:
         return f"there is no image at {request.path}"
-    if not is_of(existing, request.domain, None):
+    if not is_of(existing, request.domain, domain):
         return f"the image at {request.path} is of {existing.name} (UUID {existing.uuid})"
     if existing.state != "ready":
         return f"the image at {request.path} is {existing.state}"

@@ -17,26 +17,25 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 
+from .._domain_instance import was_started_to_load
 from .._errors import ImageInvalid, LibvirtError, Refused, StoreError, VmfleetError
 from .._failure import words_of
-from .._image_record import SavedImage, describe, describe_target
+from .._image_record import CONTINUED, LOADING, SavedImage, describe_target
 from .._lent_image import give_back, label_of
 from .._libvirt._autostart import hold_autostart, release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
-from .._libvirt._domain import Domain
+from .._libvirt._domain import LOST, Domain, whereabouts
 from .._libvirt._qemu_conf import QemuConf, read_knobs
 from .._libvirt._traps import offered_by, remove_leaked_fdsets, set_direct_io
 from .._libvirt._virsh import can_say_channels
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
-from .._qemu._fingerprint import fingerprint
 from .._qemu._negotiation import MAPPED_RAM
 from .._saveimage._domain_machine import machine_of
-from .._saveimage._foreign_record import add_record
+from .._saveimage._life import life_notes
 from .._saveimage._lock import is_at
 from .._saveimage._prefix import ALIGNMENT_BYTES, read_prefix
 from .._saveimage._publish import PartialImage, check_target, partial_path
-from .._saveimage._relabel import stamp
 from .._saveimage._verify import Structure
 from .._uninterrupted import in_thread, uninterrupted
 from ._domain_absent import save_of_absent_domain
@@ -44,13 +43,19 @@ from ._domain_leftover import Treated, treat_leftover
 from ._domain_plan import Offer, check_domain, plan_domain_save
 from ._domain_report import CRASHED, failed, failed_afterwards, outcome, verify_written
 from ._domain_request import DomainSaveRequest
+from ._domain_settled import settled
+from ._domain_written import (
+    is_whole,
+    look_at_disks,
+    machine_in,
+    make_version_3,
+    may_be_whole,
+    note_disks,
+)
 from ._existing import held, spend
 from ._outcome import SaveOutcome
-from ._plan import SavePlan
+from ._plan import ImageKind, SavePlan
 from ._planning import free_bytes, read_domain_xml
-from ._record import disks_record
-
-_GONE = "shutoff"
 
 
 async def save_domain(request: DomainSaveRequest, *, check_mode: bool) -> SaveOutcome:
@@ -83,11 +88,11 @@ class _Save:
         check_target(path)
         domain = await self.connection.find(self.request.domain)
         if domain is None or not domain.active:
-            return save_of_absent_domain(self.request, domain, check_mode=self.check_mode)
+            return await save_of_absent_domain(self.request, domain, check_mode=self.check_mode)
         check_domain(domain)  # a job would keep QEMU from being asked
         # Nothing is removed for a save that would then be refused.
         await self._plan(domain, describe_target(path), None)
-        left = treat_leftover(self.request, domain, check_mode=self.check_mode)
+        left = await treat_leftover(self.request, domain, check_mode=self.check_mode)
         recovers = _recovers(path, left)
         existing = describe_target(path)
         if self.check_mode:
@@ -98,6 +103,7 @@ class _Save:
         with held(existing) as fd, contextlib.closing(PartialImage.create(path)) as image:
             self.actions.append(f"created {image.path}")
             label_before = label_of(image.fd)
+            plan = await self._plan(domain, existing, None)
             try:
                 plan = await self._prepare(domain, existing, image)
                 if existing is not None and fd is not None and existing.uuid == domain.uuid:
@@ -109,8 +115,8 @@ class _Save:
                 await self._write(domain, plan, image, deadline)
             except BaseException as exc:
                 await uninterrupted(self._undo(domain, image, exc))
-            structure = await uninterrupted(self._finish(domain, plan, image, label_before))
-        plan = replace(plan, recovers=recovers)
+            structure, kind = await uninterrupted(self._finish(domain, plan, image, label_before))
+        plan = replace(plan, recovers=recovers, kind=kind)
         return self._outcome(plan, domain, existing, structure)
 
     async def _plan(
@@ -135,7 +141,17 @@ class _Save:
             cpu_count=len(os.sched_getaffinity(0)),
             free_bytes=free_bytes(self.request.path),
             direct_io_proved=direct_io_proved,
+            never_ran=await self._never_ran(domain, existing),
         )
+
+    async def _never_ran(self, domain: Domain, existing: SavedImage | None) -> bool:
+        """Whether the domain was loaded from the image at the target, and is held since."""
+        if existing is None or domain.state != "paused" or existing.uuid != domain.uuid:
+            return False
+        with open(existing.path, "rb") as source:
+            notes = life_notes(read_prefix(source.fileno(), existing.path))
+        loaded = notes.get(LOADING) is True and notes.get(CONTINUED) is not True
+        return loaded and await was_started_to_load(self.connection, domain.uuid)
 
     def _conf(self) -> QemuConf:
         if self.request.image_format is not None or self.request.image_version is not None:
@@ -154,9 +170,10 @@ class _Save:
             refusal = direct_io_refusal(image.fd, ALIGNMENT_BYTES, write=True)
             plan = await self._plan(domain, existing, refusal is None)
         self.step = "setting direct-io in QEMU"
-        direct = plan.negotiated.bypass_cache and plan.kind.layout == MAPPED_RAM
-        if await set_direct_io(self.connection, domain.uuid, direct):
-            self.actions.append(f"set direct-io {'on' if direct else 'off'} in QEMU")
+        # Off even for a save past the cache: libvirt switches it on for that, and a run that is
+        # killed in between leaves no trap for somebody else's save.
+        if await set_direct_io(self.connection, domain.uuid, False):
+            self.actions.append("set direct-io off in QEMU")
         return plan
 
     async def _write(
@@ -183,21 +200,29 @@ class _Save:
 
     async def _finish(
         self, domain: Domain, plan: SavePlan, image: PartialImage, label_before: str | None
-    ) -> Structure:
-        """The guest is gone: what is here is all there is of it."""
+    ) -> tuple[Structure, ImageKind]:
+        """The guest is gone: what is here is all there is of it. Returns what the image is."""
+        kind = plan.kind
         try:
             self.step = "flushing the image"
             if not is_at(image.fd, image.path):
                 raise StoreError(f"{image.path} was replaced by another file while it was written.")
+            # Before anything that takes time, in which somebody might start the domain.
+            machine = await in_thread(lambda: machine_in(image))
+            disks = await in_thread(lambda: look_at_disks(machine))
             await in_thread(image.sync)  # libvirt does not (T6)
             self.step = "verifying the image"
             structure = await self._verify(domain, plan, image)
             self.step = "recording what its disks are like"
-            await in_thread(lambda: self._record_disks(image))
-            if plan.kind.version == 3:
+            self.warnings += await in_thread(lambda: note_disks(image, disks, machine))
+            if kind.version == 3:
                 self.step = "stamping the image version 3"
-                self._stamp(image)
+                warning = await in_thread(lambda: make_version_3(image))
+                if warning is not None:
+                    self.warnings.append(warning)
+                    kind = ImageKind(2, "sparse", MAPPED_RAM, kind.reason)
             self.step = "publishing the image"
+            await self._refuse_if_started(domain)
             if label_before is not None:  # libvirt leaves the label of the guest on it
                 label = label_of(image.fd)
                 self.warnings += give_back(image.fd, image.path, label, label_before)
@@ -205,64 +230,99 @@ class _Save:
         except (VmfleetError, OSError) as exc:
             raise failed_afterwards(domain, self.step, exc, self.actions, image.path) from exc
         self.actions.append(f"published {image.path}")
-        return structure
+        return structure, kind
 
-    async def _verify(self, domain: Domain, plan: SavePlan, image: PartialImage) -> Structure:
-        if not _is_whole(image, domain):
-            raise ImageInvalid(image.path, 0, f"it is no whole image of {domain.name}")
-        return await verify_written(image.fd, image.path, plan.kind.image_format)
-
-    def _record_disks(self, image: PartialImage) -> None:
-        """So that a restore can tell whether they have changed: QEMU has let go of them."""
-        machine = machine_of(read_prefix(image.fd, image.path).xml)
-        files = sorted(machine.disk_files) if machine is not None else []
-        recorded = False
-        with contextlib.suppress(StoreError):
-            recorded = add_record(image.fd, image.path, disks_record([*map(fingerprint, files)]))
-            image.sync()
-        if not recorded:
-            self.warnings.append(
-                "What the domain's disks are like could not be recorded in the image, so that its "
-                "restore will not see whether they have changed."
+    async def _refuse_if_started(self, domain: Domain) -> None:
+        now: Domain | None = None
+        with contextlib.suppress(LibvirtError):
+            now = await self.connection.find(domain.uuid)
+        if now is not None and now.active:
+            raise Refused(
+                "Somebody started the domain while its image was verified: it runs afresh, and the "
+                "image is stale. It got no name."
             )
 
-    def _stamp(self, image: PartialImage) -> None:
-        try:
-            stamp(image.fd, image.path)
-        except StoreError as exc:
-            self.warnings.append(f"The image is of version 2, sparse, and whole: {exc.message}")
+    async def _verify(self, domain: Domain, plan: SavePlan, image: PartialImage) -> Structure:
+        if not is_whole(image, domain.uuid):
+            raise ImageInvalid(image.path, 0, f"it is no whole image of {domain.name}")
+        return await verify_written(image.fd, image.path, plan.kind.image_format)
 
     async def _undo(self, domain: Domain, image: PartialImage, cause: BaseException) -> None:
         """Everything as before, and `SaveFailed`; returns where libvirt had saved the domain all
         the same, so that the file is all there is of it."""
-        state = "unknown"
-        with contextlib.suppress(VmfleetError):
-            now = await self.connection.find(domain.uuid)
-            state = now.state if now is not None else _GONE
-        if state == _GONE and _is_whole(image, domain):
+        now, known = await settled(self.connection, domain.uuid)
+        gone = known and (now is None or not now.active)
+        if gone and is_whole(image, domain.uuid):
             self.actions.append(f"libvirt had saved it when this came up: {words_of(cause)}")
             return
-        if state != "unknown" and domain.persistent:
-            with contextlib.suppress(VmfleetError):
-                if await release_autostart(self.connection, domain.uuid):
-                    self.actions.append("switched autostart on again")
-        if state not in ("unknown", _GONE):
-            with contextlib.suppress(VmfleetError):
-                await set_direct_io(self.connection, domain.uuid, False)
-            with contextlib.suppress(VmfleetError):
-                if await remove_leaked_fdsets(self.connection, domain.uuid):
-                    self.actions.append("took back the descriptors that libvirt left in QEMU")
-        if state != "unknown":
-            with contextlib.suppress(StoreError):
-                image.discard()
-                self.actions.append(f"removed {image.path}")
+        advice, state = self._advice(now, known=known, path=image.path), "unknown"
+        if gone:
+            state = CRASHED if now is None or now.off_because in LOST else now.state
+            if may_be_whole(image):
+                state, advice = (
+                    "stopped",
+                    (
+                        f"libvirt had ended its QEMU, and {image.path} may be all there is of the "
+                        "guest, though it was not understood here. Keep that file."
+                    ),
+                )
+            else:
+                advice += await self._release_autostart(domain)
+                self._discard(image)
+        elif now is not None:
+            state = now.state
+            advice += await self._let_go(domain)
+            # Whatever came up meanwhile writes into this file.
+            still, _known = await settled(self.connection, domain.uuid)
+            if still is not None and still.active:
+                self._discard(image)
         if isinstance(cause, Refused):
             raise cause
         if not isinstance(cause, (VmfleetError, OSError, asyncio.CancelledError)):
             raise cause
-        now_is = CRASHED if state == _GONE else state
-        advice = _advice(state, domain, image.path)
-        raise failed(domain, self.step, cause, now_is, self.actions, advice) from cause
+        raise failed(domain, self.step, cause, state, self.actions, advice) from cause
+
+    def _discard(self, image: PartialImage) -> None:
+        with contextlib.suppress(StoreError):
+            image.discard()
+            self.actions.append(f"removed {image.path}")
+
+    async def _release_autostart(self, domain: Domain) -> str:
+        """What is told where it could not be switched on again; empty where it was."""
+        if not domain.persistent:
+            return ""
+        try:
+            if await release_autostart(self.connection, domain.uuid):
+                self.actions.append("switched autostart on again")
+        except LibvirtError as exc:
+            return (
+                f" Its autostart is still off, as it could not be switched on again: {exc.message} "
+                f"Do it by hand: virsh autostart {domain.name}."
+            )
+        return ""
+
+    async def _let_go(self, domain: Domain) -> str:
+        """Put back what the save changed in a domain that goes on; what could not be is told."""
+        said = await self._release_autostart(domain)
+        with contextlib.suppress(VmfleetError):
+            await set_direct_io(self.connection, domain.uuid, False)
+        with contextlib.suppress(VmfleetError):
+            if await remove_leaked_fdsets(self.connection, domain.uuid):
+                self.actions.append("took back the descriptors that libvirt left in QEMU")
+        return said
+
+    @staticmethod
+    def _advice(now: Domain | None, *, known: bool, path: str) -> str:
+        if not known:
+            name = now.name if now is not None else ""
+            return (
+                "Whether libvirt goes on saving it is not known: look with virsh domstate "
+                f"{name} when it answers again, then run this again: {path} is published if it is "
+                "whole, and removed if the domain still runs."
+            )
+        if now is not None and now.active:
+            return f"The domain is {now.state}, as libvirt left it."
+        return whereabouts(now)
 
     def _outcome(
         self,
@@ -282,28 +342,7 @@ class _Save:
         )
 
 
-def _is_whole(image: PartialImage, domain: Domain) -> bool:
-    """Whether libvirt finished the file: its magic is complete only once all is written."""
-    try:
-        written = describe(image.fd, image.path)
-    except ImageInvalid:
-        return False
-    return (written.state, written.uuid) == ("ready", domain.uuid)
-
-
 def _recovers(path: str, left: Treated | None) -> dict[str, str] | None:
     if left is None:
         return None
     return {"path": partial_path(path), "remedy": left.remedy, "reason": left.reason}
-
-
-def _advice(state: str, domain: Domain, path: str) -> str:
-    if state == "unknown":
-        return (
-            "Whether libvirt goes on saving it is not known: look with virsh domstate "
-            f"{domain.name} when the daemon answers again, then run this again: {path} is "
-            "published if it is whole, and removed if the domain still runs."
-        )
-    if state == _GONE:
-        return "Its QEMU has ended, and its RAM is lost; the domain was not saved."
-    return f"The domain is {state}, as libvirt left it."

@@ -20,7 +20,7 @@ from .._errors import ImageInvalid, LibvirtError, Refused, VmfleetError
 from .._failure import words_of
 from .._image_record import SavedImage, describe
 from .._libvirt._connection import Connection
-from .._libvirt._domain import Domain
+from .._libvirt._domain import LOST, Domain, whereabouts
 from .._libvirt._managed import managed_save_path
 from .._libvirt._qemu_conf import read_knobs
 from .._libvirt._traps import offered_by, remove_leaked_fdsets, set_direct_io
@@ -31,6 +31,7 @@ from .._uninterrupted import in_thread, uninterrupted
 from ._domain_plan import check_domain
 from ._domain_report import CRASHED, failed, failed_afterwards, outcome, verify_written
 from ._domain_request import ManagedSaveRequest
+from ._domain_settled import settled
 from ._managed_plan import kind_of, plan_managed_save
 from ._outcome import SaveOutcome
 from ._plan import SavePlan
@@ -153,26 +154,33 @@ class _ManagedSave:
 
     async def _undo(self, domain: Domain, cause: BaseException) -> None:
         """Everything as before, and `SaveFailed`; returns where libvirt saved it all the same."""
-        state = "unknown"
-        with contextlib.suppress(VmfleetError):
-            now = await self.connection.find(domain.uuid)
-            if now is not None and not now.active and now.has_managed_save:
-                self.actions.append(f"libvirt had saved it when this came up: {words_of(cause)}")
-                return
-            state = now.state if now is not None and now.active else CRASHED
-        if state not in ("unknown", CRASHED):
+        now, known = await settled(self.connection, domain.uuid)
+        if known and now is not None and not now.active and now.has_managed_save:
+            self.actions.append(f"libvirt had saved it when this came up: {words_of(cause)}")
+            return
+        if not known:
+            state, advice = (
+                "unknown",
+                (
+                    "Whether libvirt goes on saving it is not known: run this again when the "
+                    "daemon answers."
+                ),
+            )
+        elif now is not None and now.active:
+            state, advice = now.state, f"The domain is {now.state}, as libvirt left it."
+            with contextlib.suppress(VmfleetError):
+                # What libvirt switched on for this save would end the guest with the next (T2).
+                await set_direct_io(self.connection, domain.uuid, False)
             with contextlib.suppress(VmfleetError):
                 if await remove_leaked_fdsets(self.connection, domain.uuid):
                     self.actions.append("took back the descriptors that libvirt left in QEMU")
+        else:
+            lost = now is None or now.off_because in LOST
+            state, advice = (CRASHED if lost or now is None else now.state), whereabouts(now)
         if isinstance(cause, Refused) or not isinstance(
             cause, (VmfleetError, OSError, asyncio.CancelledError)
         ):
             raise cause
-        advice = {
-            "unknown": "Whether libvirt goes on saving it is not known: run this again when the "
-            "daemon answers.",
-            CRASHED: "Its QEMU has ended, and its RAM is lost; the domain was not saved.",
-        }.get(state, f"The domain is {state}, as libvirt left it.")
         raise failed(domain, self.step, cause, state, self.actions, advice) from cause
 
 

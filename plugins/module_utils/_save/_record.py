@@ -14,7 +14,7 @@ import typing as t
 from .._image_access import confined_by
 from .._qemu._bookmark import StateBefore
 from .._qemu._description import Hardware
-from .._qemu._fingerprint import Fingerprint
+from .._qemu._fingerprint import UNREADABLE, Fingerprint
 from .._qemu._guest import Guest
 from .._qemu._process import boot_id, host_id, identify
 from .._saveimage._header import FEATURE_MAPPED_RAM, ImageFormat, SaveHeader
@@ -25,6 +25,8 @@ from .._version import COLLECTION_VERSION
 from ._plan import SavePlan
 
 SCHEMA = 1
+# In place of the path of disks that nobody here can look at.
+_UNSEEN = "disks that are no files or devices of this host"
 # Of the record that is written last: devices may be plugged meanwhile, disks are described then.
 _RECORD_SPARE_BYTES = 32 << 10
 _DISK_BYTES = 4 << 10
@@ -84,12 +86,14 @@ def completed_record(
     }
 
 
-def disks_record(disks: t.Sequence[Fingerprint]) -> dict[str, t.Any]:
-    """The record of an image that libvirt wrote: what its domain's disks were like then."""
-    return {
-        "schema": SCHEMA,
-        "disks": {"boot_id": boot_id(), "files": [disk.as_dict() for disk in disks]},
-    }
+def disks_record(disks: t.Sequence[Fingerprint], *, others: bool) -> dict[str, t.Any]:
+    """The record of an image that libvirt wrote: what its domain's disks were like then.
+    ``others``: it has disks beside those that nobody here can look at."""
+    unseen = (
+        [Fingerprint(_UNSEEN, UNREADABLE, {"reason": "not of this host"}, {})] if others else []
+    )
+    files = [disk.as_dict() for disk in (*disks, *unseen)]
+    return {"schema": SCHEMA, "disks": {"boot_id": boot_id(), "files": files}}
 
 
 def build_beginning(

@@ -189,14 +189,14 @@ def test_its_own_older_image_is_replaced(state):
 )
 def test_a_domain_that_is_gone_was_not_saved(image, domain, words):
     existing = an_image(**image) if image is not None else None
-    why = saved_before(a_request(domain=domain), existing)
+    why = saved_before(a_request(domain=domain), existing, None)
     assert why is not None and words in why
 
 
 @pytest.mark.parametrize("named", ["web01", UUID, UUID.upper()])
 def test_a_domain_that_is_gone_was_saved_before(named):
     image = an_image(name="web01", uuid=UUID, state="ready")
-    assert saved_before(a_request(domain=named), image) is None
+    assert saved_before(a_request(domain=named), image, None) is None
 
 
 RAM_IN_A_FILE = Offer(choice=True, sparse=True, direct_io=True, ram_files=("/srv/nvdimm",))

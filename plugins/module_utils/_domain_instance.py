@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from .._libvirt._connection import Connection
-from .._qemu._process import thread_group
+from ._libvirt._connection import Connection
+from ._qemu._process import thread_group
 
 
 async def was_started_to_load(connection: Connection, uuid: str) -> bool:
