@@ -55,7 +55,7 @@ def test_libvirt_goes_on_when_virsh_is_killed_and_the_image_is_waited_for(
         pid = domain.pid
         os.kill(pid, signal.SIGSTOP)  # the save takes as long as this lasts
         task = asyncio.ensure_future(SAVE(self, uuid, hidden, **options))
-        children = []
+        children: list[str] = []
         while not children:
             await asyncio.sleep(0.05)
             found = subprocess.run(
@@ -209,7 +209,7 @@ def test_a_guest_that_somebody_else_saved_is_not_called_lost(domain, store, monk
 def test_an_image_of_a_domain_that_was_started_while_it_was_verified_gets_no_name(
     domain, store, monkeypatch
 ):
-    verified = run.verify_written
+    verified = vars(run)["verify_written"]
 
     async def started_meanwhile(*arguments):
         domain.host.virsh("start", domain.name)
