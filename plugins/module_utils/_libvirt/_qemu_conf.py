@@ -47,9 +47,14 @@ def read_knobs(path: str) -> QemuConf:
     Raises `StoreError` when the file cannot be read, `Refused` naming file and line for a syntax
     error or a value that is not allowed.
     """
-    text = _read(path)
-    settings = parse(text, path) if text is not None else {}
+    settings = read_settings(path)
     return QemuConf(path, _version(path, settings), _format(path, settings))
+
+
+def read_settings(path: str) -> dict[str, Setting]:
+    """Every setting by name, unchecked. Raises as `read_knobs` when it cannot be read or parsed."""
+    text = _read(path)
+    return parse(text, path) if text is not None else {}
 
 
 def _read(path: str) -> str | None:
