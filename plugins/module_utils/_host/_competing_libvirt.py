@@ -144,7 +144,7 @@ def libvirt_guests(service: LibvirtGuests, guests: t.Sequence[HostGuest]) -> lis
             "Use competing: disable. Until the resume it then does nothing for guests that were "
             "left running either: shut them down before the host goes down."
             if service.systemd
-            else "Take libvirt-guests out of the runlevel, and its lock file away, until the resume.",
+            else "Take it out of its runlevels, and its lock file away, until the resume.",
             can_disable=service.systemd,
         )
     if service.enabled:

@@ -9,10 +9,11 @@ active, its own files and those of the operator stay as they are, so that taking
 back exactly what was there. The file says what it is, to whoever finds it.
 
 libvirt-guests gets an empty ``ExecStop=``. To stop the service would run that command, which saves
-or shuts down the guests; disabling or masking it keeps an active one from nothing, as systemd runs
-ExecStop= of any active unit when the host goes down; and its environment cannot be overridden, for
-its script sets every variable itself (`_competing_libvirt`). Its ``start`` stays: with nothing ever
-stopped there is no list of guests to start, so that it only counts as started again.
+or shuts down the guests; to disable it changes nothing for one that is active, whose ExecStop= is
+run when the host goes down; its environment cannot be overridden, for its script sets every
+variable itself (`_competing_libvirt`). To mask it would do, but fails where the unit's own file
+lies in /etc, and leaves it inactive after the boot. Its ``start`` stays: with nothing ever stopped
+there is no list of guests to start, so that it only counts as started again.
 
 A guest's unit gets a condition that holds only while a restore of ours loads the guest into it
 (`_qemu._systemd_drop_in`): neither a boot nor an operator starts a fresh guest, and a restore needs
@@ -106,8 +107,8 @@ async def put_back(record: Record) -> list[str]:
         raise StoreError(f"{path} cannot be read: {exc.strerror}.") from exc
     if found is not None and found != record["text"]:
         return [f"left {path} as it is: somebody has changed it"]
+    _remove(path)
     if found is not None:
-        _remove(path)
         done.append(f"removed {path}")
     # A run that died may have removed the file alone.
     if system_runs() and path in (await properties(unit))["DropInPaths"].split():
@@ -144,12 +145,15 @@ def _write(path: str, text: str) -> None:
 
 
 def _remove(path: str) -> None:
+    """The file, what a write that failed left beside it, and the directory if nothing else is in
+    it; whichever of them is there."""
     directory = os.path.dirname(path)
     try:
         for name in (path, f"{path}.new"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
-        _flush(directory)
+        if os.path.isdir(directory):
+            _flush(directory)
     except OSError as exc:
         raise StoreError(f"{path} cannot be removed: {exc.strerror}.") from exc
     with contextlib.suppress(OSError):  # an operator's own files may be in it
