@@ -17,10 +17,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing_l
     listed_in,
     settings_of,
 )
-from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing_units import (
-    unit_restart,
-    unit_start,
-)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing_values import (
     AutoShutdown,
     GuestUnit,
@@ -236,55 +232,6 @@ def test_a_qemu_conf_that_cannot_be_read_is_told():
     assert "not known, as /q.conf:3: = was expected after x." in found[0].what
 
 
-# --- units -----------------------------------------------------------------------------------
-
-GUEST = Unit("guest.service")
-USERS = Unit("guest.service", 1000)
-
-
-@pytest.mark.parametrize(
-    ("restart", "named", "expected"),
-    [
-        ("no", False, None),
-        ("no", True, None),
-        ("always", False, BLOCKS),
-        ("on-failure", False, BLOCKS),
-        (None, False, BLOCKS),
-        ("always", True, HANDLED),
-        (None, True, HANDLED),
-    ],
-)
-def test_a_unit_that_restarts_blocks_unless_the_save_is_to_stop_it(restart, named, expected):
-    seen = GuestUnit("lone", GUEST, restart, (), named, held=False)
-    found = unit_restart(seen)
-    assert verdict(found) == expected
-    if expected == BLOCKS:
-        assert "systemd_unit: guest.service" in found[0].advice
-
-
-@pytest.mark.parametrize(
-    ("unit", "started_by", "held", "expected"),
-    [
-        (GUEST, (), False, None),
-        (GUEST, ("multi-user.target",), False, BLOCKS_UNLESS_DISABLED),
-        (GUEST, ("guest.socket",), False, BLOCKS_UNLESS_DISABLED),
-        (GUEST, ("multi-user.target",), True, HANDLED_AND_STILL_TO_PUT_BACK),
-        (USERS, ("default.target",), False, BLOCKS),
-    ],
-)
-def test_a_unit_that_starts_with_the_host_blocks_unless_it_is_held(
-    unit, started_by, held, expected
-):
-    found = unit_start(GuestUnit("lone", unit, "no", started_by, named=True, held=held))
-    assert verdict(found) == expected
-    assert not found or started_by[0] in found[0].what
-
-
-def test_the_advice_for_a_users_unit_speaks_to_the_users_systemd():
-    found = unit_start(GuestUnit("lone", USERS, "no", ("default.target",), False, False))
-    assert "`systemctl --user disable guest.service`" in found[0].advice
-
-
 # --- all together ----------------------------------------------------------------------------
 
 
@@ -293,7 +240,9 @@ def test_those_that_block_come_first():
         (domain(autostart=True),),
         libvirt_guests=ACTIVE,
         auto_shutdown=AutoShutdown("/q.conf", {SAVE: "persistent"}),
-        units=(GuestUnit("lone", GUEST, "always", ("multi-user.target",), True, False),),
+        units=(
+            GuestUnit("lone", Unit("guest.service"), "always", ("multi-user.target",), True, False),
+        ),
         agents=(SeenAgent("Pacemaker", True, None),),
     )
     found = [(one.kind, one.blocks) for one in starters(observed)]

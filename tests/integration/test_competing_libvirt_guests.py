@@ -1,25 +1,17 @@
 # Copyright (c) 2026, the vmfleet.suspend authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real systemd: who competes is seen, switched off over a reboot, and on again as it was."""
+"""libvirt-guests under a real systemd: seen, switched off over a reboot, and on again as it was."""
 
 from __future__ import annotations
 
 import os
-import shlex
-import socket
-import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._host import (
-    _competing_look,
-    _competing_off,
-)
-from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing import find
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _competing_off
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing_off import (
     apply_disable,
     hold_path,
@@ -31,16 +23,15 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._guests impo
     Source,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._systemctl import SystemdError
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
-    RestoreRequest,
+from ansible_collections.vmfleet.suspend.tests.support.competing_host import (
+    competing,
+    competing_host,
+    enable,
+    reboot,
+    shown,
 )
-from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import restore
-from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
-from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
-from ansible_collections.vmfleet.suspend.tests.support.systemd_host import SystemdHost, why_not
 
 SERVICE = "libvirt-guests.service"
-GUEST = "guest.service"
 UUID = "5e0b7fd5-0d33-4f5e-9cf4-9f0c1f6c4a11"
 DOMAIN = HostGuest(
     "web",
@@ -53,24 +44,11 @@ DOMAIN = HostGuest(
     None,
     persistent=True,
 )
-AS_BEFORE = ("ActiveState", "DropInPaths", "ExecStop", "LoadState", "Restart", "UnitFileState")
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A systemd whose units lie where, on other hosts, /etc/systemd/system is."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    (tmp_path / "host").mkdir()
-    host = SystemdHost(tmp_path / "host", [tmp_path, Path(tempfile.gettempdir())])
-    monkeypatch.setattr(_competing_off, "_DIRECTORY", str(host.units))
-    monkeypatch.setattr(_competing_look, "_CONFIGURATIONS", (str(tmp_path / "configuration"),))
-    monkeypatch.setattr(_competing_look, "LIST_FILE", str(tmp_path / "list"))
-    try:
-        yield host.start()
-    finally:
-        host.close()
+    yield from competing_host(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -93,69 +71,8 @@ def calls(host, tmp_path):
     return calls
 
 
-@pytest.fixture
-def guest(tiny_guest):
-    return tiny_guest(32, 4, 4)
-
-
-def enable(host, name):
-    wants = host.units / "default.target.wants"
-    wants.mkdir(exist_ok=True)
-    (wants / name).symlink_to(f"../{name}")
-    host.systemctl("daemon-reload")
-
-
-def reboot(host):
-    host.close()
-    host.start()
-
-
-def shown(host, unit):
-    return {name: host.show(unit, name).partition(" ; start_time=")[0] for name in AS_BEFORE}
-
-
-def start_in_a_unit(host, guest, restart):
-    argv = [f"/usr/bin/{guest.argv()[0]}", *guest.argv()[1:]]
-    host.write_unit(
-        GUEST,
-        f"[Unit]\nDefaultDependencies=no\n[Service]\nRestart={restart}\nRestartSec=0.1\n"
-        f"ExecStart={shlex.join(argv)}\n[Install]\nWantedBy=default.target\n",
-    )
-    enable(host, GUEST)
-    host.systemctl("start", GUEST)
-    deadline = time.monotonic() + 20
-    with socket.socket(socket.AF_UNIX) as probe:
-        while probe.connect_ex(guest.qmp_socket) != 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    guest.wait_ready()
-
-
-def found_of(host, guest):
-    source = Source(qmp_socket=guest.qmp_socket)
-    pid = host.pid_inside(guest.pid)
-    return HostGuest("lone", None, source, "running", pid, 1, None, None)
-
-
-def competing(host, guest, uri=None, named_units=None):
-    return {
-        one.kind: one for one in host.run(find, uri, [guest], "/nonexistent/qemu.conf", named_units)
-    }
-
-
 def libvirt_guests(host):
     return competing(host, DOMAIN, "qemu:///system")["libvirt_guests"]
-
-
-async def do(work, request):
-    return (await work(request, check_mode=False)).as_result()
-
-
-def saving(guest, path, **options):
-    return SaveRequest(str(path), guest.qmp_socket, qemu_conf="/nonexistent", **options)
-
-
-# --- libvirt-guests --------------------------------------------------------------------------
 
 
 def test_libvirt_guests_is_found_and_its_stop_does_nothing_while_it_is_switched_off(host, calls):
@@ -279,60 +196,6 @@ def test_its_configuration_and_its_list_are_read(host, calls, tmp_path):
     assert libvirt_guests(host).can_disable
     (tmp_path / "configuration").write_text("URIS=xen:///system\n")
     assert competing(host, DOMAIN, "qemu:///system") == {}
-
-
-# --- a guest's own unit ----------------------------------------------------------------------
-
-
-def test_a_guests_unit_that_restarts_and_starts_with_the_host_is_found_both_ways(host, guest):
-    start_in_a_unit(host, guest, "always")
-    found = competing(host, found_of(host, guest))
-    assert {kind: one.blocks for kind, one in found.items()} == {
-        "unit_restart": True,
-        "unit_start": True,
-    }
-    assert "default.target" in found["unit_start"].what
-    named = competing(host, found_of(host, guest), named_units={"lone": "guest"})
-    assert (named["unit_restart"].blocks, named["unit_restart"].handled) == (False, True)
-    other = competing(host, found_of(host, guest), named_units={"lone": "other"})
-    assert other["unit_restart"].blocks
-
-
-def test_without_the_hold_a_boot_starts_a_fresh_guest_on_the_disks_of_the_saved_one(
-    host, guest, store
-):
-    start_in_a_unit(host, guest, "no")
-    host.run(do, save, saving(guest, store / "guest.save"))
-    assert host.show(GUEST, "ActiveState") == "inactive"
-    reboot(host)
-    assert host.show(GUEST, "ActiveState") == "active"
-
-
-@pytest.mark.parametrize("restart", ["no", "always"])
-def test_with_the_hold_only_a_restore_starts_it_and_afterwards_it_is_as_before(
-    host, guest, store, restart
-):
-    start_in_a_unit(host, guest, restart)
-    before = shown(host, GUEST)
-    found = found_of(host, guest)
-    record = plan_disable(competing(host, found)["unit_start"])
-    host.run(apply_disable, record)
-    assert competing(host, found)["unit_start"].handled
-    path = store / "guest.save"
-    host.run(do, save, saving(guest, path, systemd_unit="guest"))
-    reboot(host)
-    host.systemctl("start", GUEST)  # an operator who forgot
-    assert host.show(GUEST, "ActiveState") == "inactive"
-    assert not guest.alive()
-    host.run(do, restore, RestoreRequest(str(path)))
-    assert host.show(GUEST, "ActiveState") == "active"
-    host.run(put_back, record)
-    assert shown(host, GUEST) == before
-    guest.wait_passes(2)
-    assert guest.mismatches == []
-
-
-# --- records ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
