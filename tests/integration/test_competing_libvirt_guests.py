@@ -177,7 +177,9 @@ def test_a_masked_service_does_not_compete_and_neither_does_one_that_is_not_ther
     assert competing(host, DOMAIN, "qemu:///system") == {}
 
 
-def test_a_service_that_was_masked_while_it_was_active_stops_no_guests(host, calls):
+def test_a_service_that_was_masked_while_it_was_active_stops_no_guests_and_does_not_compete(
+    host, calls
+):
     (host.units / SERVICE).unlink()
     (host.units / SERVICE).symlink_to("/dev/null")
     host.systemctl("daemon-reload")
@@ -185,6 +187,7 @@ def test_a_service_that_was_masked_while_it_was_active_stops_no_guests(host, cal
         "masked",
         "active",
     )
+    assert competing(host, DOMAIN, "qemu:///system") == {}
     host.systemctl("stop", SERVICE)
     assert calls() == ["start"]
 
