@@ -69,7 +69,7 @@ actions:
   type: list
   elements: str
   sample:
-    - masked libvirt-guests.service
+    - kept libvirt-guests.service from interfering until the guests are back
 guests:
   description: Each guest, those that were left alone too. Also returned by a failed run.
   returned: always

@@ -53,12 +53,13 @@ options:
   competing:
     description:
       - What is done about those who would start or stop guests behind our back. C(libvirt-guests),
-        libvirt's C(auto_shutdown) settings, systemd units with C(Restart=), agents of high
-        availability. RV(ignore:plan.competing) names each and says what it would do.
+        systemd units that start a guest by themselves or again, agents of high availability.
+        RV(ignore:plan.competing) names each and says what it would do.
       - V(refuse) begins nothing while there is one.
-      - V(disable) switches off what can be, notes that in the journal, and
-        M(vmfleet.suspend.qemu_host_resume) switches it on again. Agents of high availability
-        belong to their cluster and are always refused.
+      - V(disable) keeps those that can be kept from it, notes that in the journal, and
+        M(vmfleet.suspend.qemu_host_resume) undoes it. A unit with C(Restart=) is stopped in place
+        of QEMU. Agents of high availability belong to their cluster and are always refused, unless
+        they are seen to hold still.
       - The autostart of a libvirt domain is always switched off with its save and on again with its
         restore.
     type: str
@@ -156,7 +157,7 @@ actions:
   type: list
   elements: str
   sample:
-    - masked libvirt-guests.service
+    - kept libvirt-guests.service from interfering until the guests are back
 guests:
   description: Each guest, those that were left alone too. Also returned by a failed run.
   returned: always

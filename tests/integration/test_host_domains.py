@@ -73,7 +73,7 @@ def test_all_domains_are_suspended_and_after_a_reboot_resumed_and_a_second_run_c
         ],
     }
     foreseen = host.suspend(check_mode=True, **options)
-    assert [one["kind"] for one in foreseen["plan"]["competing"]] == ["autostart"]
+    assert [one["kind"] for one in foreseen["plan"]["competing"]] == ["libvirt_autostart"]
     suspended = host.suspend(**options)
     assert suspended["diff"] == foreseen["diff"]
     assert states(suspended) == dict.fromkeys(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from .._qemu._negotiation import MAPPED_RAM
 from .._save._plan import SavePlan
-from ._competing import Starter
+from ._competing_values import UNIT_RESTART, Starter
 from ._forecast import Limits, Load, ends, fitting
 from ._guests import HostGuest
 from ._order import Place, tiers
@@ -122,6 +122,10 @@ class HostPlan:
         numbers = sorted({plan.tier for plan in acted})
         return tuple(tuple(p for p in acted if p.tier == number) for number in numbers)
 
+    def concerns(self, starter: Starter) -> bool:
+        """Whether it is about a guest that is to be saved."""
+        return concerned(starter, self.guests)
+
     def needed_bytes(self, device: int) -> int:
         """What the saves into one store need at most."""
         return sum(
@@ -210,7 +214,7 @@ def make_plan(
         window_seconds=request.window_seconds,
         predicted_seconds=max(finished.values(), default=0.0) if finished is not None else None,
         competing=tuple(competing),
-        problems=(*_problems(plans), *unanswered, *_competing_problems(request, competing)),
+        problems=(*_problems(plans), *unanswered, *_competing_problems(request, plans, competing)),
         not_here=request.wishes.not_here(one.guest for one in seen),
     )
 
@@ -318,12 +322,24 @@ def _problems(plans: t.Iterable[GuestPlan]) -> list[str]:
     return [f"{plan.guest.name}: {plan.reason}" for plan in plans if plan.action == FAIL]
 
 
-def _competing_problems(request: SuspendRequest, competing: t.Iterable[Starter]) -> list[str]:
-    """Those that would start or stop guests behind our back and are not switched off."""
+def concerned(starter: Starter, plans: t.Iterable[GuestPlan]) -> bool:
+    """Whether it is about a guest that is to be saved."""
+    saved = {plan.guest.name for plan in plans if plan.action == SAVE}
+    return bool(saved) and (not starter.guests or not saved.isdisjoint(starter.guests))
+
+
+def _competing_problems(
+    request: SuspendRequest, plans: t.Sequence[GuestPlan], competing: t.Iterable[Starter]
+) -> list[str]:
+    """Those that would start or stop guests behind our back and are not switched off. A unit with
+    Restart= is stopped in place of QEMU then."""
+    disable = request.competing == DISABLE
     return [
         f"{starter.what.rstrip('.')}. {starter.advice}"
         for starter in competing
-        if starter.blocks and not (request.competing == DISABLE and starter.can_disable)
+        if starter.blocks
+        and concerned(starter, plans)
+        and not (disable and (starter.can_disable or starter.kind == UNIT_RESTART))
     ]
 
 

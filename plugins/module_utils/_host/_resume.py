@@ -17,7 +17,7 @@ from .._failure import words_of
 from .._save._outcome import SaveOutcome
 from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back, guest_of
-from ._competing_units import put_back
+from ._competing_off import put_back
 from ._gone import ENDED_SINCE, image_at
 from ._journal import Entry, Journal
 from ._journal_file import Journals, JournalWriter, open_journal, read_journals
@@ -279,7 +279,7 @@ class _Resume:
         if not is_over(run.writer.journal.entries):
             return
         for record in run.writer.journal.competing:
-            run.actions += await uninterrupted(put_back(record))
+            run.actions += await uninterrupted(put_back(dict(record)))
         await uninterrupted(run.writer.note(closed="resumed"))
 
     def _outcome(self, began: float, *, interrupted: bool) -> HostOutcome:

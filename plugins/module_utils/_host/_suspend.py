@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from .._errors import Refused
 from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back
-from ._competing import UNIT, Observed, record_of, starters
-from ._competing_units import observe, put_back, switch_off
+from ._competing import find
+from ._competing_off import apply_disable, plan_disable, put_back
+from ._competing_values import UNIT_RESTART
 from ._discovery import discover
 from ._gone import Gone, look_for_gone
 from ._journal import Journal
@@ -40,7 +41,6 @@ class Sight:
     journal: Journal | None
     plan: HostPlan
     gone: tuple[Gone, ...]
-    competing: Observed
 
     @property
     def nothing_to_do(self) -> bool:
@@ -92,9 +92,11 @@ async def _look(request: SuspendRequest) -> Sight:
         guest for guest in found.guests if selected(guest.name, request.include, request.exclude)
     ]
     make_room(len(guests) + (len(journal.entries) if journal is not None else 0))
-    observed = await observe(guests, request.qemu_conf)
-    competing = starters(guests, observed)
-    restarting = {starter.name for starter in competing if starter.kind == UNIT}
+    wishes = {guest.name: request.wishes.of(guest) for guest in guests}
+    named = {n: w.save["systemd_unit"] for n, w in wishes.items() if "systemd_unit" in w.save}
+    uri = next((guest.source.uri for guest in guests if guest.source.uri is not None), None)
+    competing = await find(uri, guests, request.qemu_conf, named)
+    restarting = {starter.name for starter in competing if starter.kind == UNIT_RESTART}
     seen = await look_at(request, guests, restarting)
     plan = make_plan(
         request,
@@ -105,7 +107,7 @@ async def _look(request: SuspendRequest) -> Sight:
         cpu_count=len(os.sched_getaffinity(0)),
     )
     gone = await look_for_gone(request, journal, {guest.key for guest in found.guests})
-    return Sight(journal, plan, gone, observed)
+    return Sight(journal, plan, gone)
 
 
 def _results(sight: Sight, *, check_mode: bool = False) -> list[GuestResult]:
@@ -201,7 +203,6 @@ class _Suspend:
         self._request = request
         self._plan = sight.plan
         self._gone = sight.gone
-        self._competing = sight.competing
         self._run = Run(writer, sight.plan.limits)
         keys = [plan.key for plan in sight.plan.guests] + [gone.entry.key for gone in sight.gone]
         self._run.results.update(zip(keys, _results(sight)))
@@ -242,14 +243,15 @@ class _Suspend:
         if self._request.competing != DISABLE:
             return
         for starter in self._plan.competing:
-            if not (starter.blocks and starter.can_disable):
+            if not (starter.blocks and starter.can_disable and self._plan.concerns(starter)):
                 continue
-            record = record_of(starter, self._competing)
+            record = plan_disable(starter)
             known = run.writer.journal.competing
             if record not in known:
                 # In the journal first: who comes after a crash knows what to switch on again.
                 await run.writer.note(competing=(*known, record))
-            run.actions += await uninterrupted(switch_off(record))
+            await uninterrupted(apply_disable(record))
+            run.actions.append(f"kept {starter.name} from interfering until the guests are back")
 
     async def _save_all(self, window_ends: float | None) -> bool:
         """Tier by tier; True when a guest failed."""
@@ -283,7 +285,7 @@ class _Suspend:
         waiting = [e for e in run.writer.journal.entries if e.state in ("saved", "verified")]
         if not waiting:
             for record in run.writer.journal.competing:
-                run.actions += await put_back(record)
+                run.actions += await put_back(dict(record))
             await run.writer.note(closed="rolled back")
         run.actions.append("rolled back: every guest that was saved was brought back")
 

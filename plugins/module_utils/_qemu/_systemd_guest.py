@@ -33,7 +33,7 @@ async def unit_to_stop(pid: int, named: str | None) -> Unit | None:
     if named is not None:
         unit = own_unit(named, os.geteuid())
         require_manager(unit)
-    member, restart = await _depended_on(pid)
+    member, restart = await depended_on(pid)
     found = member.unit if member is not None else None
     runs_in_named = False
     if unit is not None and member is not None and unit.user_id == member.unit.user_id:
@@ -45,7 +45,7 @@ async def unit_to_stop(pid: int, named: str | None) -> Unit | None:
     return found if unit is not None else None
 
 
-async def _depended_on(pid: int) -> tuple[Membership | None, str | None]:
+async def depended_on(pid: int) -> tuple[Membership | None, str | None]:
     """The service that ends when this process does, and its ``Restart=`` if that can be learned."""
     member = unit_of_process(pid)
     if member is None or (member.unit.user_id is None and not system_runs()):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing import Starter
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing_values import (
+    Starter,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._forecast import Limits
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._guests import (
     HostGuest,
