@@ -301,7 +301,7 @@ image:
       sample: 129378
 migration:
   description: What QEMU moved and how long the guest stood still.
-  returned: when saved
+  returned: when saved over QMP
   type: dict
   contains:
     transferred_bytes:

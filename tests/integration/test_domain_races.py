@@ -216,9 +216,15 @@ def test_an_image_of_a_domain_that_was_started_while_it_was_verified_gets_no_nam
         return await verified(*arguments)
 
     monkeypatch.setattr(run, "verify_written", started_meanwhile)
-    with pytest.raises(SaveFailed, match="Somebody started the domain while its image was verif"):
+    with pytest.raises(SaveFailed, match="Somebody started the domain while its") as failed:
         save_by_libvirt(domain, store / "domain.save")
-    assert not (store / "domain.save").exists()
+    assert failed.value.facts["guest"]["state"] == "running"
+    assert leftovers(store) == [".domain.save.partial"]
+    monkeypatch.undo()
+    save_by_libvirt(domain, store / "domain.save")
+    assert leftovers(store) == []
+    restore_by_libvirt(domain, store / "domain.save")
+    assert is_well(domain)
 
 
 def test_a_running_domain_with_a_managed_save_is_refused(domain, store, managed_saves):  # noqa: F811

@@ -79,7 +79,7 @@ def failed_afterwards(
     """The error of a save that libvirt did, where the image turned out bad."""
     advice = (
         "libvirt had ended its QEMU before, so the guest is gone; what there is of it is in "
-        f"{path}. Keep that file."
+        f"{path}. Keep that file; the same save, run again, publishes it if it is whole."
     )
     return _error(domain, step, cause, "stopped", actions, advice, changed=True)
 

@@ -227,6 +227,9 @@ class _Save:
                 label = label_of(image.fd)
                 self.warnings += give_back(image.fd, image.path, label, label_before)
             image.give_name()
+        except Refused as exc:
+            advice = f"The next save of the domain removes {image.path}."
+            raise failed(domain, self.step, exc, "running", self.actions, advice) from exc
         except (VmfleetError, OSError) as exc:
             raise failed_afterwards(domain, self.step, exc, self.actions, image.path) from exc
         self.actions.append(f"published {image.path}")
