@@ -13,8 +13,12 @@ import subprocess
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _discovery, _saving
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused, StoreError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host import (
+    _discovery,
+    _journal_file,
+    _saving,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import suspend_request
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
@@ -337,7 +341,7 @@ def test_with_rollback_one_failure_brings_all_back(guests, host, small_store):
 def test_a_group_goes_together_or_not_at_all(guests, host, small_store):
     wishes = [{"name": f"g{number}", "group": "cluster", "policy": "save"} for number in range(3)]
     wishes[1]["path"] = str(small_store / "g1.save")
-    with pytest.raises(HostFailed, match=r"5 of 8 guests.*g1 of its group could not be saved"):
+    with pytest.raises(HostFailed, match=r"5 of 8 guests.*g1 of its group was not saved"):
         host.suspend(guests=wishes)
     assert all_go_on(guests[:3])
     assert not any(guest.alive() for guest in guests[3:])
@@ -444,3 +448,46 @@ def test_an_image_whose_guest_runs_elsewhere_is_not_restored(guests, host):
         host.resume()
     assert all_go_on(guests)
     assert len(guests[0]._pids()) == 1
+
+
+def test_a_journal_that_cannot_be_written_any_more_stops_the_run_and_loses_nobody(
+    guests, host, monkeypatch
+):
+    written = []
+    really = _journal_file._write
+
+    def full(directory, journal):
+        written.append(journal)
+        if len(written) > 4:
+            raise StoreError(f"Writing the journal {directory} failed: No space left on device.")
+        really(directory, journal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_journal_file, "_write", full)
+        with pytest.raises(HostFailed, match=r"Writing the journal .* No space left on device"):
+            host.suspend(max_concurrent=1)
+    assert any(guest.alive() for guest in guests)
+    assert all(goes_on(guest) for guest in guests if guest.alive())
+    assert set(states(host.suspend()).values()) <= {"saved", "verified"}
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_a_group_that_a_signal_interrupts_runs_again_as_a_whole(guests, host):
+    wishes = [{"name": guest.name, "group": "cluster"} for guest in guests[:2]]
+    wishes[1]["max_bandwidth"] = 4 << 20
+
+    async def interrupted():
+        params = host.suspend_params(guests=wishes, include=["g0", "g1"], max_concurrent=2)
+        run = asyncio.ensure_future(suspend(suspend_request(params), check_mode=False))
+        while not (host.journal.exists() and "verified" in states_in_journal(host)):
+            await asyncio.sleep(0.05)
+        run.cancel()
+        await run
+
+    with pytest.raises(HostFailed, match="interrupted by a signal"):
+        asyncio.run(interrupted())
+    assert all_go_on(guests)
+    host.suspend(guests=wishes)
+    host.resume()
+    assert all_go_on(guests)

@@ -231,6 +231,8 @@ class _Resume:
             await self._close()
         except asyncio.CancelledError:
             interrupted = True
+        except VmfleetError as exc:
+            run.host_error = words_of(exc)
         return self._outcome(began, interrupted=interrupted)
 
     async def _settle(self, one: Awaited) -> None:
@@ -243,7 +245,8 @@ class _Resume:
             self._run.results[entry.key].state = "running"
 
     async def _unit(self, unit: t.Sequence[Awaited]) -> None:
-        ready = [one for one in unit if await self._prepared(one)]
+        stopped = [one for one in unit if one.action == CONTINUE]
+        ready = [one for one in unit if one not in stopped and await self._prepared(one)]
         if ready:
             group = ready[0].entry.group
             missing = [
@@ -252,6 +255,7 @@ class _Resume:
                 if group is not None and one.entry.group == group and one.action == REFUSED
             ]
             await bring_back(self._run, [one.returning for one in ready], missing)
+        await all_of([self._prepared(one) for one in stopped])
 
     async def _prepared(self, one: Awaited) -> bool:
         """True when there is an image to be restored."""

@@ -23,7 +23,7 @@ class Run:
         self.results: dict[str, GuestResult] = {}
         self.actions: list[str] = []
         self.warnings: list[str] = []
-        self.interrupted = False
+        self.host_error: str | None = None
         self._limits = limits
         self._host = asyncio.Semaphore(limits.total)
         self._stores: dict[int, asyncio.Semaphore] = {}
@@ -38,7 +38,8 @@ class Run:
 
     @property
     def errors(self) -> list[str]:
-        """Of all guests, by name."""
-        return [
+        """Of the host itself, such as a journal that cannot be written, and of all guests."""
+        own = [self.host_error] if self.host_error is not None else []
+        return own + [
             f"{result.name}: {result.error}" for result in self.results.values() if result.error
         ]

@@ -50,7 +50,7 @@ class Saving:
         try:
             return await self._group(plans)
         except asyncio.CancelledError:
-            await uninterrupted(self._let_go_on(plans))
+            await uninterrupted(self._group_back(plans))
             raise
 
     async def _group(self, plans: t.Sequence[GuestPlan]) -> bool:
@@ -62,7 +62,7 @@ class Saving:
             return False
         done = await all_of([self._one(plan) for plan in saves])
         if not all(done):
-            await uninterrupted(self._whole_group_back(saves, done))
+            await uninterrupted(self._group_back(saves))
         rest = await all_of([self._one(plan) for plan in others])
         return all(done) and all(rest)
 
@@ -95,25 +95,27 @@ class Saving:
             else:
                 await self._run.writer.set(plan.key, entry.state, held=False)
 
-    async def _whole_group_back(self, plans: t.Sequence[GuestPlan], done: t.Sequence[bool]) -> None:
-        failed = ", ".join(plan.guest.name for plan, saved in zip(plans, done) if not saved)
-        saved = [plan for plan, was_saved in zip(plans, done) if was_saved]
+    async def _group_back(self, plans: t.Sequence[GuestPlan]) -> None:
+        """Members that were saved are brought back, and all run as they did."""
         journal = self._run.writer.journal
-        returning = [
-            Returning(journal.entry(plan.key), replace(plan.seen.wish, restore={}), {})
-            for plan in saved
-        ]
-        if returning:
-            await bring_back(self._run, returning)
+        saved = [p for p in plans if journal.entry(p.key).state in ("saved", "verified")]
+        others = [plan for plan in plans if plan not in saved]
+        missing = ", ".join(plan.guest.name for plan in others)
+        if saved:
+            wishes = [replace(plan.seen.wish, restore={}) for plan in saved]
+            await bring_back(
+                self._run,
+                [Returning(journal.entry(p.key), wish, {}) for p, wish in zip(saved, wishes)],
+            )
         for plan in saved:
             result = self._run.results[plan.key]
             result.error = result.error or (
-                f"it was saved and brought back, as {failed} of its group could not be saved"
+                f"it was saved and brought back, as {missing} of its group was not saved"
             )
             if result.state == "running":
                 result.state = "failed"
                 await self._run.writer.set(plan.key, "failed", reason=result.error, held=False)
-        await self._let_go_on([plan for plan, was_saved in zip(plans, done) if not was_saved])
+        await self._let_go_on(others)
 
     async def _one(self, plan: GuestPlan) -> bool:
         if plan.action == SHUTDOWN:

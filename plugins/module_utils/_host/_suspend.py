@@ -12,7 +12,8 @@ import time
 import typing as t
 from dataclasses import dataclass, replace
 
-from .._errors import Refused
+from .._errors import Refused, VmfleetError
+from .._failure import words_of
 from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back
 from ._competing import find
@@ -218,6 +219,8 @@ class _Suspend:
             failed = await self._save_all(began + window if window is not None else None)
         except asyncio.CancelledError:
             interrupted = True
+        except VmfleetError as exc:
+            self._run.host_error = words_of(exc)
         if failed and self._request.on_failure == ROLLBACK:
             await uninterrupted(self._roll_back())
         return self._outcome(began, interrupted=interrupted)
