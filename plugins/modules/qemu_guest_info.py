@@ -13,7 +13,8 @@ description:
   - Lists the guests behind monitors and the running domains of libvirt, with what each one's image
     would take at most and whether it can be saved.
   - Tells how far the last suspend of this host is, and what runs that died left in the store.
-  - Each monitor is held for one look.
+  - Each monitor is held for one look. The QEMU of a domain is asked through libvirt, which marks
+    the domain as tainted for it (C(custom-monitor)).
 extends_documentation_fragment:
   - vmfleet.suspend._attributes
   - vmfleet.suspend._attributes.info_module
@@ -127,7 +128,7 @@ guests:
       returned: always
       sample: [/var/lib/libvirt/images/web01.qcow2]
     migration_blockers:
-      description: QEMU's own words against saving it. libvirt's guests are not asked.
+      description: QEMU's own words against saving it.
       type: list
       elements: str
       returned: always

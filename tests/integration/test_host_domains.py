@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._discovery import discover
 from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _managed
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
 
 EIGHT = 8
+NVME = ("-drive", "if=none,id=n0,driver=null-co", "-device", "nvme,drive=n0,serial=1,addr=0x10")
 
 
 @pytest.fixture
@@ -57,6 +62,33 @@ def well(domain):
 
 def autostarts(domain):
     return "Autostart:      enable" in domain.host.virsh("dominfo", domain.name)
+
+
+def test_a_domain_that_cannot_be_saved_is_known_beforehand(libvirt_host, tmp_path):
+    """libvirt itself finds out only when it tries."""
+    domain = LibvirtTinyGuest(tmp_path, libvirt_host, name="stuck")
+    nvme = "".join(f"<qemu:arg value='{word}'/>" for word in NVME)
+    xml = domain.domain_xml()
+    xml = xml.replace(
+        "<domain ", "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' "
+    )
+    xml = xml.replace("</domain>", f"<qemu:commandline>{nvme}</qemu:commandline></domain>")
+    libvirt_host.define(xml)
+    libvirt_host.virsh("start", domain.name)
+    domain.wait_passes(1)
+    try:
+        (found,) = asyncio.run(discover([], libvirt_host.uri)).guests
+        assert "nvme" in str(found.cannot_save)
+        assert found.pid == domain.pid
+        host = Host(tmp_path, uri=libvirt_host.uri)
+        with pytest.raises(Refused, match=r"nothing was touched.*stuck: .*nvme"):
+            host.suspend()
+        result = host.suspend(guests=[{"name": "stuck", "policy": "leave"}])
+        assert states(result) == {"stuck": "left"}
+        assert well(domain)
+    finally:
+        domain.close()
+        libvirt_host.virsh("undefine", domain.name)
 
 
 def test_all_domains_are_suspended_and_after_a_reboot_resumed_and_a_second_run_changes_nothing(

@@ -13,9 +13,10 @@ import stat
 import typing as t
 from dataclasses import dataclass
 
-from .._errors import MonitorError, Refused, VmfleetError
+from .._errors import LibvirtError, MonitorError, Refused, VmfleetError
 from .._libvirt._connection import Connection
 from .._libvirt._domain import Domain
+from .._libvirt._traps import blockers_of
 from .._qemu._guest import Guest, observe
 from .._qemu._monitor import Monitor, NoListener
 from .._qemu._secrets import hide_in
@@ -154,9 +155,12 @@ async def _domain(
     pid = pids.get(domain.uuid)
     resident = largest_with(read_mappings(pid), domain.memory_bytes) if pid is not None else None
     refusal = None
+    blockers: tuple[str, ...] = ()
     try:
-        check_domain(domain)
-    except Refused as exc:
+        check_domain(domain)  # a job would keep QEMU from being asked
+        blockers = await blockers_of(connection, domain.uuid)
+        check_domain(domain, blockers)
+    except (Refused, LibvirtError) as exc:
         refusal = exc.message
     return HostGuest(
         name=domain.name,
@@ -168,6 +172,7 @@ async def _domain(
         resident_bytes=resident,
         estimated_bytes=_estimated(domain.memory_bytes, resident),
         disks=tuple(sorted(machine.disk_files)) if machine is not None else (),
+        blockers=blockers,
         cannot_save=refusal,
         autostart=domain.autostart,
         persistent=domain.persistent,

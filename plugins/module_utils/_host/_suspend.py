@@ -123,7 +123,7 @@ def _results(sight: Sight, *, check_mode: bool = False) -> list[GuestResult]:
                 plan.guest.source,
                 plan.action,
                 plan.reason,
-                state="planned",
+                state="left" if plan.action == LEAVE else "planned",
                 guest_state_before=plan.guest.state,
                 guest_state="stopped" if check_mode and acts else plan.guest.state,
                 changed=check_mode and acts,
@@ -235,9 +235,6 @@ class _Suspend:
             if plan.key in known:
                 changes = replanned(writer.journal.entry(plan.key), entry_of(plan))
                 await writer.set(plan.key, "planned", **changes)
-        for plan in self._plan.guests:
-            if plan.action == LEAVE:
-                self._run.results[plan.key].state = "left"
         if self._request.hold_until is not None:
             await writer.note(hold_until=self._request.hold_until, released=False)
 

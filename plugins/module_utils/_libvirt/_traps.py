@@ -22,6 +22,13 @@ async def offered_by(connection: Connection, uuid: str) -> tuple[bool, bool]:
     return "mapped-ram" in names, _DIRECT_IO in parameters
 
 
+async def blockers_of(connection: Connection, uuid: str) -> tuple[str, ...]:
+    """QEMU's own words against a save of this domain, which libvirt would only find out when it
+    tries (query-migrate, blocked-reasons)."""
+    said = await connection.execute(uuid, "query-migrate")
+    return tuple(said.get("blocked-reasons", ()))
+
+
 async def set_direct_io(connection: Connection, uuid: str, wanted: bool) -> bool:
     """Make direct-io what libvirt believes it to be: a sparse save would end QEMU where it is on
     and libvirt hands over no descriptor for it (T1, T2). True when it had to be changed."""

@@ -45,12 +45,12 @@ class Offer:
     channels: bool = True
 
 
-def check_domain(domain: Domain) -> tuple[str, ...]:
+def check_domain(domain: Domain, blockers: t.Sequence[str] = ()) -> tuple[str, ...]:
     """Refuse what cannot be saved, every reason at once; returns warnings.
 
-    Raises `Refused` with the domain's state.
+    ``blockers``: QEMU's own reasons. Raises `Refused` with the domain's state.
     """
-    problems = []
+    problems = [f"QEMU says: {reason.rstrip('.')}" for reason in blockers]
     if domain.state in _STATE_PROBLEMS:
         problems.append(_STATE_PROBLEMS[domain.state])
     if domain.starting:

@@ -26,7 +26,7 @@ from .._libvirt._autostart import hold_autostart, release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
 from .._libvirt._domain import LOST, Domain, whereabouts
 from .._libvirt._qemu_conf import QemuConf, read_knobs
-from .._libvirt._traps import offered_by, remove_leaked_fdsets, set_direct_io
+from .._libvirt._traps import blockers_of, offered_by, remove_leaked_fdsets, set_direct_io
 from .._libvirt._virsh import can_say_channels
 from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
@@ -90,6 +90,7 @@ class _Save:
         if domain is None or not domain.active:
             return await save_of_absent_domain(self.request, domain, check_mode=self.check_mode)
         check_domain(domain)  # a job would keep QEMU from being asked
+        check_domain(domain, await blockers_of(self.connection, domain.uuid))
         # Nothing is removed for a save that would then be refused.
         await self._plan(domain, describe_target(path), None)
         left = await treat_leftover(self.request, domain, check_mode=self.check_mode)

@@ -23,7 +23,7 @@ from .._libvirt._connection import Connection
 from .._libvirt._domain import LOST, Domain, whereabouts
 from .._libvirt._managed import managed_save_path
 from .._libvirt._qemu_conf import read_knobs
-from .._libvirt._traps import offered_by, remove_leaked_fdsets, set_direct_io
+from .._libvirt._traps import blockers_of, offered_by, remove_leaked_fdsets, set_direct_io
 from .._qemu._deadline import Deadline
 from .._saveimage._lock import lock_image, store_error
 from .._saveimage._verify import Structure
@@ -73,6 +73,7 @@ class _ManagedSave:
         if not domain.active:
             return self._saved_before(domain, path)
         check_domain(domain)  # a job would keep QEMU from being asked
+        check_domain(domain, await blockers_of(self.connection, domain.uuid))
         _mapped_ram, direct_io = await offered_by(self.connection, domain.uuid)
         plan = plan_managed_save(
             self.request,
