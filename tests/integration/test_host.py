@@ -491,3 +491,18 @@ def test_a_group_that_a_signal_interrupts_runs_again_as_a_whole(guests, host):
     host.suspend(guests=wishes)
     host.resume()
     assert all_go_on(guests)
+
+
+def test_while_the_store_is_not_mounted_nobody_is_called_lost(guests, host):
+    host.suspend()
+    away = host.store.rename(host.store.with_name("elsewhere"))
+    host.store.mkdir()
+    told = by_name(host.suspend())
+    assert {guest["action"] for guest in told.values()} == {"unknown"}
+    assert all("mounted" in guest["error"] for guest in told.values())
+    with pytest.raises(HostFailed, match=r"0 of 8 guests run again.*There is no image"):
+        host.resume()
+    host.store.rmdir()
+    away.rename(host.store)
+    assert set(states(host.resume()).values()) == {"running"}
+    assert all_go_on(guests)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,8 @@ from ._single import save_one
 from ._together import at_most
 from ._wishes import Wish, selected
 
-NOTHING, FINISH, LOST, UNREACHABLE, ENDED = "nothing", "finish", "lost", "unreachable", "ended"
+NOTHING, FINISH, LOST, ENDED = "nothing", "finish", "lost", "ended"
+UNREACHABLE, UNKNOWN = "unreachable", "unknown"
 ENDED_SINCE = "its image is spent: somebody brought it back, and it has ended since"
 _SAVED = ("saved", "verified", "restoring")
 _BEGUN = ("planned", "saving")
@@ -34,8 +36,9 @@ _BEGUN = ("planned", "saving")
 @dataclass(frozen=True)
 class Gone:
     """``action``: nothing (its image is ready), finish (what a run that died left is published),
-    lost (its RAM is nowhere), ended (it was brought back, and has ended by itself), or unreachable
-    (its QEMU lives, and does not answer); ``older``: an image of it that is there all the same."""
+    lost (its RAM is nowhere), ended (it was brought back, and has ended by itself), unreachable
+    (its QEMU lives, and does not answer), or unknown (its image cannot be seen); ``older``: an
+    image of it that is there all the same."""
 
     entry: Entry
     action: str
@@ -61,7 +64,7 @@ class Gone:
     def result(self) -> GuestResult:
         """As it is before the run does anything."""
         entry = self.entry
-        lost, lives = self.action == LOST, self.action == UNREACHABLE
+        lost, lives = self.action == LOST, self.action in (UNREACHABLE, UNKNOWN)
         return GuestResult(
             entry.name,
             entry.uuid,
@@ -118,10 +121,24 @@ async def look_for_gone(
         and entry.state in (*_SAVED, *_BEGUN, "crashed")
         and selected(entry.name, request.include, request.exclude)
     ]
-    return tuple(await at_most(AT_ONCE, [_look(request, entry) for entry in gone]))
+    there = store_is_there(journal)
+    return tuple(await at_most(AT_ONCE, [_look(request, entry, there) for entry in gone]))
 
 
-async def _look(request: SuspendRequest, entry: Entry) -> Gone:
+def store_is_there(journal: Journal) -> bool:
+    """Whether every image that is known to be whole can be seen: where one cannot, its store may
+    not be mounted, and nobody is lost for that."""
+    saved = [entry for entry in journal.entries if entry.state in ("saved", "verified")]
+    return all(os.path.lexists(entry.path) for entry in saved if not entry.options.get(MANAGED))
+
+
+def is_gone(refusal: Refused) -> bool:
+    """Whether a save was refused because nobody is there to be saved, and not for what hides it."""
+    guest = refusal.facts.get("guest", {})
+    return guest.get("state") in ("absent", "crashed", "shutoff")
+
+
+async def _look(request: SuspendRequest, entry: Entry, store_there: bool) -> Gone:
     guest = guest_of(entry)
     wish = request.wishes.of(guest)
     if entry.options.get(MANAGED):
@@ -145,7 +162,13 @@ async def _look(request: SuspendRequest, entry: Entry) -> Gone:
     try:
         outcome = await save_one(single, check_mode=True)
     except (Refused, ImageInvalid) as exc:
-        # Whatever was there when the run died is not its image.
+        if (
+            entry.state in _SAVED
+            or not store_there
+            or not (isinstance(exc, Refused) and is_gone(exc))
+        ):
+            why = f"{words_of(exc)} Is the store of {entry.path} mounted, and the file as it was?"
+            return Gone(entry, UNKNOWN, why, single, older)
         return Gone(entry, LOST, words_of(exc), single, older)
     if entry.state in _SAVED and not outcome.changed:
         return Gone(entry, NOTHING, outcome.reason, single)

@@ -18,7 +18,7 @@ from .._save._outcome import SaveOutcome
 from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back, guest_of
 from ._competing_off import put_back
-from ._gone import ENDED_SINCE, image_at
+from ._gone import ENDED_SINCE, image_at, is_gone, store_is_there
 from ._journal import Entry, Journal
 from ._journal_file import Journals, JournalWriter, open_journal, read_journals
 from ._look import AT_ONCE
@@ -63,7 +63,8 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
     ]
     make_room(len(chosen))
     limits = choose_limits(request.max_concurrent, len(os.sched_getaffinity(0)))
-    awaited = await at_most(AT_ONCE, [_look(request, entry) for entry in chosen])
+    there = store_is_there(journal)
+    awaited = await at_most(AT_ONCE, [_look(request, entry, there) for entry in chosen])
     plan = make_resume_plan(awaited, limits)
     changes = any(one.acts or one.entry.state not in OVER for one in awaited) or is_over(
         journal.entries
@@ -77,14 +78,14 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
         writer.close()
 
 
-async def _look(request: ResumeRequest, entry: Entry) -> Awaited:
+async def _look(request: ResumeRequest, entry: Entry, store_there: bool) -> Awaited:
     """What is to be done for one guest, from its journal entry and its own restore's plan."""
     wish = request.wishes.of(guest_of(entry))
     returning = Returning(entry, wish, request.defaults)
     if entry.state in OVER:
         return Awaited(returning, NOTHING, entry.reason or f"it is {entry.state}", "")
     if entry.state in BEGUN:
-        begun = await _look_at_begun(request, returning)
+        begun = await _look_at_begun(request, returning, store_there)
         if begun is not None:
             return begun
     try:
@@ -110,15 +111,19 @@ async def _look_without_image(returning: Returning, refusal: Exception) -> Await
     return Awaited(returning, REFUSED, words_of(refusal), found)
 
 
-async def _look_at_begun(request: ResumeRequest, returning: Returning) -> Awaited | None:
+async def _look_at_begun(
+    request: ResumeRequest, returning: Returning, store_there: bool
+) -> Awaited | None:
     """A guest whose save was begun and not noted as done; None when its image is whole."""
     entry = returning.entry
     try:
         outcome = await _finish(request, entry, check_mode=True)
     except Refused as exc:
-        if exc.facts.get("guest", {}).get("state", "absent") in ("absent", "shutoff"):
-            return Awaited(returning, LOST, words_of(exc))
-        return Awaited(returning, REFUSED, words_of(exc), str(exc.facts["guest"]["state"]))
+        state = str(exc.facts.get("guest", {}).get("state", "unknown"))
+        if state == "running":
+            return Awaited(returning, NOTHING, "the suspend did not come to it", state)
+        lost = is_gone(exc) and store_there
+        return Awaited(returning, LOST if lost else REFUSED, words_of(exc), state)
     except (VmfleetError, OSError) as exc:
         return Awaited(returning, REFUSED, words_of(exc), "unknown")
     if outcome.plan is None:

@@ -27,8 +27,10 @@ from ._wishes import LEAVE, SAVE, SHUTDOWN
 
 _SHUTDOWN_SECONDS = 180.0
 CRASHED = "crashed"
-# A guest's state after a save that failed, where its QEMU does not hold it any more.
-_NOBODY = (CRASHED, "absent", "stopped")
+# A guest's state after a save that failed: nobody holds it any more; or nobody but an image that is
+# not published, which the next run looks at again.
+_NOBODY = (CRASHED, "absent")
+_UNPUBLISHED = "stopped"
 
 
 class Saving:
@@ -210,6 +212,8 @@ class Saving:
         lost = result.guest_state in _NOBODY
         older = plan.seen.save.replaces if plan.seen.save is not None else None
         result.state = CRASHED if lost else "failed"
+        if result.guest_state == _UNPUBLISHED:
+            result.state = "saving"
         if lost and older is not None:
             result.stale_image = older.path
             result.error += f" {older.path} is an older image of it, and stale."
