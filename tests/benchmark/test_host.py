@@ -60,7 +60,9 @@ def own_seconds(count):
 
 def test_what_each_further_guest_costs():
     own_seconds(1)  # imports
-    few, many = (statistics.median(own_seconds(count) for _ in range(3)) for count in (FEW, MANY))
+    few, many = (
+        statistics.median([own_seconds(count) for _round in range(ROUNDS)]) for count in (FEW, MANY)
+    )
     each = (many - few) / (MANY - FEW)
     print(
         f"\nqemu_host_suspend, scripted monitors: {few:.2f} s of own time for {FEW} guests, "

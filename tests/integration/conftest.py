@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _managed
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage._protection import lift
 from ansible_collections.vmfleet.suspend.tests.support.guest import QEMU, QEMU_MISSING, TinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.kill_table import KillTable
@@ -135,6 +136,26 @@ def domain(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[LibvirtTinyGue
     yield guest
     guest.close()
     libvirt_host.virsh("undefine", guest.name)
+
+
+@pytest.fixture
+def managed_saves(libvirt_host: LibvirtHost, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the tests' daemon keeps them: its directories are its own."""
+    directory = libvirt_host.directory / "lib" / "qemu" / "save"
+    monkeypatch.setattr(_managed, "SYSTEM_DIRECTORY", str(directory))
+    return directory
+
+
+@pytest.fixture
+def sparse(libvirt_host: LibvirtHost) -> Iterator[str]:
+    """The daemon writes managed saves as sparse; gives its qemu.conf."""
+    conf = libvirt_host.directory / "etc" / "qemu.conf"
+    before = conf.read_text("utf-8")
+    conf.write_text(before + 'save_image_format = "sparse"\n', "utf-8")
+    libvirt_host.restart(fresh=False)
+    yield str(conf)
+    conf.write_text(before, "utf-8")
+    libvirt_host.restart(fresh=False)
 
 
 @pytest.fixture(scope="session")

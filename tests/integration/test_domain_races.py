@@ -37,7 +37,6 @@ from .test_domains import (
     state_of,
     wait_for_a_job_on,
 )
-from .test_managed_saves import managed_saves, sparse  # noqa: F401  # fixtures
 
 SAVE = vars(Connection)["save"]
 
@@ -80,8 +79,8 @@ def test_libvirt_goes_on_when_virsh_is_killed_and_the_image_is_waited_for(
 
 def test_a_failed_managed_save_past_the_cache_leaves_no_trap(
     domain,
-    managed_saves,  # noqa: F811
-    sparse,  # noqa: F811
+    managed_saves,
+    sparse,
 ):
     daemon = domain.host.enter.split()[1]
     mount = ["nsenter", daemon, "--mount", "mount", "-t", "tmpfs", "-o", "size=4M,mode=0700"]
@@ -227,7 +226,7 @@ def test_an_image_of_a_domain_that_was_started_while_it_was_verified_gets_no_nam
     assert is_well(domain)
 
 
-def test_a_running_domain_with_a_managed_save_is_refused(domain, store, managed_saves):  # noqa: F811
+def test_a_running_domain_with_a_managed_save_is_refused(domain, store, managed_saves):
     domain.host.virsh("managedsave", domain.name)
     held = managed_saves / f"{domain.name}.save"
     copy = held.read_bytes()

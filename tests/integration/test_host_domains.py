@@ -11,7 +11,6 @@ import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._discovery import discover
-from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _managed
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
@@ -43,10 +42,7 @@ def domains(libvirt_host, tmp_path):
 
 
 @pytest.fixture
-def host(domains, tmp_path, monkeypatch):
-    # Where the tests' daemon keeps managed saves: its directories are its own.
-    managed = domains[0].host.directory / "lib" / "qemu" / "save"
-    monkeypatch.setattr(_managed, "SYSTEM_DIRECTORY", str(managed))
+def host(domains, tmp_path, managed_saves):
     return Host(tmp_path, uri=domains[0].host.uri)
 
 

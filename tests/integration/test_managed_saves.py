@@ -25,34 +25,12 @@ from ansible_collections.vmfleet.suspend.tests.support.libvirt_drive import (
 
 from .test_domains import ask_qemu, autostarts, is_well, state_of
 
-SPARSE = 'save_image_format = "sparse"\n'
-
-
-@pytest.fixture
-def managed_saves(libvirt_host, monkeypatch):
-    """Where the tests' daemon keeps them: its directories are its own."""
-    directory = libvirt_host.directory / "lib" / "qemu" / "save"
-    monkeypatch.setattr(_managed, "SYSTEM_DIRECTORY", str(directory))
-    return directory
-
 
 @pytest.fixture
 def domain(domain, managed_saves):
     yield domain
     for path in managed_saves.iterdir():
         domain.host.virsh("managedsave-remove", path.stem)
-
-
-@pytest.fixture
-def sparse(libvirt_host):
-    """The daemon writes managed saves as sparse; returns its qemu.conf."""
-    conf = libvirt_host.directory / "etc" / "qemu.conf"
-    before = conf.read_text("utf-8")
-    conf.write_text(before + SPARSE, "utf-8")
-    libvirt_host.restart(fresh=False)
-    yield str(conf)
-    conf.write_text(before, "utf-8")
-    libvirt_host.restart(fresh=False)
 
 
 def test_a_domain_comes_back_from_a_managed_save_and_second_runs_change_nothing(

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import typing as t
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 from ._competing_values import HA_AGENT, SeenAgent, Starter
 

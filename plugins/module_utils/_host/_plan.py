@@ -245,9 +245,8 @@ def _tiers_of(seen: t.Sequence[Seen]) -> tuple[dict[str, int], dict[str, int]]:
     """By key: the tier, and the place in the order of all."""
     by_name: dict[str, list[str]] = {}
     for one in seen:
-        for name in {one.guest.name, one.guest.uuid}:
-            if name is not None:
-                by_name.setdefault(name, []).append(one.guest.key)
+        for name in sorted({one.guest.name, one.guest.uuid or one.guest.name}):
+            by_name.setdefault(name, []).append(one.guest.key)
     places = [
         Place(
             key=one.guest.key,
