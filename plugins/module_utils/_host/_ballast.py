@@ -12,6 +12,7 @@ import os
 
 from .._errors import StoreError
 
+_SECTOR_BYTES = 512
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EISDIR, errno.ENOENT)
 
 
@@ -34,15 +35,17 @@ class Ballast:
             # Nothing is left behind by a run that is killed (open(2), O_TMPFILE).
             fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            if exc.errno in _CANNOT:
+            if exc.errno in _CANNOT and os.path.isdir(directory):
                 return cls(None, 0, "the filesystem has no files without names")
             raise StoreError(
                 f"Holding space in {directory} failed: {exc.strerror}.", path=directory
             ) from exc
         failure = _fallocate(fd, size_bytes)
-        if failure == 0:
+        if failure == 0 and os.fstat(fd).st_blocks * _SECTOR_BYTES >= size_bytes:
             return cls(fd, size_bytes, None)
         os.close(fd)
+        if failure == 0:
+            return cls(None, 0, "the filesystem says that it reserves blocks, and does not")
         if failure in _CANNOT:
             return cls(None, 0, "the filesystem cannot reserve blocks (fallocate)")
         status = os.statvfs(directory)

@@ -233,6 +233,13 @@ def parse(data: object, path: str) -> Journal:
         entry["depends_on"] = tuple(entry["depends_on"])
         entry["options"] = _options(entry["options"])
         entries.append(Entry(**entry))
+    keys = [entry.key for entry in entries]
+    if len(set(keys)) != len(keys):
+        raise JournalInvalid(path, "it tells of one guest twice")
+    if fields["closed"] not in (None, "resumed", "rolled back"):
+        raise JournalInvalid(path, f"closed is {fields['closed']!r}")
+    if not all(isinstance(record, dict) for record in fields["competing"]):
+        raise JournalInvalid(path, "competing holds something else than records")
     fields["competing"] = tuple(fields["competing"])
     return Journal(entries=tuple(entries), **fields)
 

@@ -16,18 +16,22 @@ import datetime
 import fcntl
 import json
 import os
+import stat
 import typing as t
 from dataclasses import dataclass, replace
 
-from .._errors import Refused, StoreError
+from .._errors import Refused
 from .._qemu._process import boot_id
 from .._saveimage._lock import lock_holder, store_error
+from .._saveimage._trust import distrust
+from .._uninterrupted import uninterrupted
 from ._journal import Entry, Journal, JournalInvalid, parse
 
 _SUFFIX = ".json"
 _HALF = ".partial"
 _LOCK = ".lock"
 _KEPT = 20
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,25 @@ def read_journals(directory: str) -> Journals:
 
 def _read(path: str) -> Journal:
     try:
-        with open(path, encoding="utf-8") as source:
-            data = json.load(source)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as source:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise JournalInvalid(path, "it is no regular file")
+            # It says which command lines a resume starts.
+            doubt = distrust(fd, path, os.geteuid())
+            if doubt is not None:
+                raise JournalInvalid(path, f"others could have written it: {doubt}")
+            content = source.read(_MOST_BYTES + 1)
+    except OSError as exc:
+        raise JournalInvalid(path, exc.strerror or str(exc)) from exc
+    if len(content) > _MOST_BYTES:
+        raise JournalInvalid(path, f"it is larger than {_MOST_BYTES} bytes")
+    try:
+        data = json.loads(content)
     except json.JSONDecodeError as exc:
         raise JournalInvalid(path, f"it is damaged at offset {exc.pos}: {exc.msg}") from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise JournalInvalid(path, str(exc)) from exc
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise JournalInvalid(path, f"it is damaged: {exc}") from exc
     return parse(data, path)
 
 
@@ -87,7 +104,10 @@ def open_journal(journals: Journals, store: str) -> Journal | None:
     found = [one for one in journals.journals if one.store == store and one.closed is None]
     if len(found) > 1:
         names = ", ".join(one.id for one in found)
-        raise Refused(f"Several suspends into {store} are open: {names}. Only one may be.")
+        raise Refused(
+            f"Several suspends into {store} are open: {names}. Only one may be; look which of "
+            "these journals is a copy, and move it away."
+        )
     return found[0] if found else None
 
 
@@ -140,8 +160,10 @@ class JournalWriter:
             raise
         return cls(directory, journal, fd)
 
-    def close(self) -> None:
-        """Let other runs write."""
+    async def close(self) -> None:
+        """Let other runs write, once what is being written is."""
+        while self._writing is not None and not self._writing.done():
+            await uninterrupted(_over(self._writing))
         os.close(self._lock_fd)
 
     async def set(self, key: str, state: str, **changes: t.Any) -> None:
@@ -178,8 +200,11 @@ class JournalWriter:
             self._written = None
             try:
                 await loop.run_in_executor(None, _write, self._directory, journal)
-            except StoreError as exc:
-                # What came meanwhile was made from changes that are not on disk.
+            except Exception as exc:
+                # It may have been renamed before the failure; and what came meanwhile was made
+                # from changes that are not on disk.
+                with contextlib.suppress(JournalInvalid):
+                    self.journal = _read(self.path)
                 self._wanted = self.journal
                 later, self._written = self._written, None
                 for future in filter(None, (waiting, later)):
@@ -224,13 +249,21 @@ def _tidy(directory: str, known: Journals) -> None:
             os.unlink(path)
 
 
+async def _over(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
+
+
 def _write(directory: str, journal: Journal) -> None:
     path = path_of(directory, journal)
     half = f"{path}{_HALF}"
+    text = json.dumps(journal.as_json(), indent=1)
+    # Nothing is written that could not be read.
+    parse(json.loads(text), path)
     try:
         fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with open(fd, "w", encoding="utf-8") as target:
-            json.dump(journal.as_json(), target, indent=1)
+            os.fchmod(target.fileno(), 0o600)
+            target.write(text)
             target.flush()
             os.fsync(target.fileno())
         os.rename(half, path)

@@ -75,7 +75,7 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
     try:
         return await _Resume(plan, writer).execute(began)
     finally:
-        writer.close()
+        await uninterrupted(writer.close())
 
 
 async def _look(request: ResumeRequest, entry: Entry, store_there: bool) -> Awaited:

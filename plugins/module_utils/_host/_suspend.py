@@ -74,7 +74,7 @@ async def suspend(request: SuspendRequest, *, check_mode: bool) -> HostOutcome:
     try:
         return await _Suspend(request, sight, writer).execute(began)
     finally:
-        writer.close()
+        await uninterrupted(writer.close())
 
 
 def _begin_journal(request: SuspendRequest, sight: Sight) -> JournalWriter:

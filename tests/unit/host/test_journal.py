@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -73,7 +74,7 @@ def write(directory, journal, *steps):
             for key, state, changes in steps:
                 await writer.set(key, state, **changes)
         finally:
-            writer.close()
+            await writer.close()
 
     asyncio.run(run())
 
@@ -139,12 +140,14 @@ def test_no_directory_has_no_journal(directory):
         ("[]", "no JSON object"),
         ('{"format": 7, "collection_version": "9.0"}', "format 7, written by version 9.0"),
         ('{"format": 1}', "id is missing"),
+        ("[" * 100_000, "damaged"),
+        ("\udcff", "damaged"),
     ],
 )
 def test_one_that_cannot_be_read_stops_everybody_and_stays(directory, content, reason):
     os.makedirs(directory)
     path = os.path.join(directory, "20261124T000000Z-0000.json")
-    with open(path, "w", encoding="utf-8") as target:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as target:
         target.write(content)
     journals = read_journals(directory)
     with pytest.raises(JournalInvalid, match=reason) as invalid:
@@ -234,7 +237,7 @@ def test_a_hundred_changes_at_once_are_all_on_disk_after_few_writes(directory, m
         on_disk = read_journals(directory).journals[0]
         assert {entry.state for entry in on_disk.entries} == {"saving"}
         assert on_disk == writer.journal
-        writer.close()
+        await writer.close()
 
     asyncio.run(run())
     assert len(written) <= 4
@@ -262,7 +265,7 @@ def test_a_write_that_fails_is_told_to_all_who_wait_and_nothing_is_half_there(
         # And it goes on when there is room again.
         await writer.set("a", "saving")
         assert read_journals(directory).journals == (writer.journal,)
-        writer.close()
+        await writer.close()
 
     asyncio.run(run())
 
@@ -307,3 +310,105 @@ def test_half_written_files_of_dead_runs_go(directory):
         target.write("{")
     write(directory, a_journal(2))
     assert not os.path.exists(half)
+
+
+def test_what_others_could_have_written_is_not_believed(directory):
+    journal = a_journal(entries=(an_entry(options={"argv": ("evil",)}),))
+    write(directory, journal)
+    os.chmod(path_of(directory, journal), 0o666)
+    ((_path, reason),) = read_journals(directory).unreadable
+    assert "others could have written it" in reason
+
+
+def test_a_pipe_in_the_directory_holds_nobody_up(directory):
+    os.makedirs(directory)
+    os.mkfifo(os.path.join(directory, "20261124T000000Z-0000.json"))
+    ((_path, reason),) = read_journals(directory).unreadable
+    assert "no regular file" in reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"closed": "perhaps"}, "closed is 'perhaps'"),
+        ({"competing": [3]}, "competing holds something else"),
+    ],
+)
+def test_what_makes_no_sense_is_not_believed(directory, change, reason):
+    journal = a_journal(entries=(an_entry(),))
+    write(directory, journal)
+    path = path_of(directory, journal)
+    with open(path, encoding="utf-8") as source:
+        data = json.load(source)
+    with open(path, "w", encoding="utf-8") as target:
+        json.dump({**data, **change}, target)
+    assert reason in read_journals(directory).unreadable[0][1]
+
+
+def test_one_guest_is_told_of_once(directory):
+    journal = a_journal(entries=(an_entry(), an_entry()))
+    with pytest.raises(JournalInvalid, match="one guest twice"):
+        JournalWriter.create(directory, journal)
+
+
+def test_a_value_that_could_not_be_read_back_is_refused_and_nobody_waits_for_ever(directory):
+    async def run():
+        writer = JournalWriter.create(directory, a_journal(entries=(an_entry(),)))
+        for value in ("7", object()):
+            with pytest.raises((JournalInvalid, TypeError)):
+                await asyncio.wait_for(writer.set("web01", "saving", bytes=value), 5)
+        await writer.set("web01", "saving")
+        await writer.close()
+
+    asyncio.run(run())
+    assert read_journals(directory).journals[0].entries[0].state == "saving"
+
+
+def test_a_write_that_failed_after_its_rename_is_remembered_as_it_is_on_disk(
+    directory, monkeypatch
+):
+    async def run():
+        writer = JournalWriter.create(directory, a_journal(entries=(an_entry(),)))
+        calls = []
+        really = os.fsync
+
+        def second_fails(fd):
+            calls.append(fd)
+            if len(calls) == 2:
+                raise OSError(5, "Input/output error")
+            really(fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", second_fails)
+            with pytest.raises(StoreError):
+                await writer.set("web01", "saving")
+        assert writer.journal == read_journals(directory).journals[0]
+        assert writer.journal.entry("web01").state == "saving"
+        await writer.close()
+
+    asyncio.run(run())
+
+
+def test_the_lock_is_held_until_what_is_being_written_is(directory, monkeypatch):
+    really = _journal_file._write
+    gate = threading.Event()
+
+    def slow(place, journal):
+        gate.wait(5)
+        really(place, journal)
+
+    async def run():
+        writer = JournalWriter.create(directory, a_journal(entries=(an_entry(),)))
+        monkeypatch.setattr(_journal_file, "_write", slow)
+        waiting = asyncio.ensure_future(writer.set("web01", "saving"))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        closing = asyncio.ensure_future(writer.close())
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused, match="Another run"):
+            _journal_file._lock(directory)
+        gate.set()
+        await closing
+
+    asyncio.run(run())
+    assert read_journals(directory).journals[0].entries[0].state == "saving"

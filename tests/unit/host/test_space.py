@@ -66,8 +66,15 @@ def test_a_filesystem_that_cannot_hold_space_holds_none_and_says_so(tmp_path, mo
     ballast.close()
 
 
-def test_a_store_that_is_not_there_holds_nothing(tmp_path):
-    assert Ballast.hold(str(tmp_path / "none"), MIB).why_not is not None
+def test_a_store_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(StoreError, match="No such file or directory"):
+        Ballast.hold(str(tmp_path / "none"), MIB)
+
+
+def test_a_filesystem_that_only_says_that_it_holds_space_is_found_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(_ballast, "_fallocate", lambda _fd, _size: 0)
+    ballast = Ballast.hold(str(tmp_path), MIB)
+    assert (ballast.held_bytes, "does not" in str(ballast.why_not)) == (0, True)
 
 
 @pytest.mark.parametrize(
