@@ -369,7 +369,8 @@ def test_a_daemon_that_is_killed_leaves_a_domain_that_the_next_run_saves(domain,
         asyncio.run(daemon_dies())
     assert failed.value.facts["guest"]["state"] == "unknown"
     domain.host.restart(fresh=False)
-    assert state_of(domain) == "running"  # libvirt lets a guest go on whose save it lost
+    # libvirt lets a guest go on whose save it lost, a moment after it answers again.
+    domain._wait(lambda: state_of(domain) == "running", 20, "go on")
     assert save_by_libvirt(domain, path)["plan"]["recovers"]["path"] == str(hidden)
     restore_by_libvirt(domain, path)
     assert is_well(domain)
