@@ -110,6 +110,7 @@ def test_what_libvirt_finished_is_not_published_once_the_disks_moved_on(domain, 
     assert not path.exists()
 
 
+@pytest.mark.full
 def test_a_leftover_is_published_as_it_would_have_been(domain, store, monkeypatch):
     path = store / "domain.save"
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -205,6 +206,7 @@ def test_a_guest_that_somebody_else_saved_is_not_called_lost(domain, store, monk
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_an_image_of_a_domain_that_was_started_while_it_was_verified_gets_no_name(
     domain, store, monkeypatch
 ):
@@ -226,6 +228,7 @@ def test_an_image_of_a_domain_that_was_started_while_it_was_verified_gets_no_nam
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_a_running_domain_with_a_managed_save_is_refused(domain, store, managed_saves):
     domain.host.virsh("managedsave", domain.name)
     held = managed_saves / f"{domain.name}.save"
@@ -239,6 +242,7 @@ def test_a_running_domain_with_a_managed_save_is_refused(domain, store, managed_
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_another_domain_of_the_same_name_was_not_saved_before(domain, store):
     path = store / "domain.save"
     save_by_libvirt(domain, path)
@@ -250,6 +254,7 @@ def test_another_domain_of_the_same_name_was_not_saved_before(domain, store):
         save_by_libvirt(domain, path)
 
 
+@pytest.mark.full
 def test_autostart_that_could_not_be_switched_on_again_is_told(domain, store, monkeypatch):
     domain.host.virsh("autostart", domain.name)
     switch = vars(Connection)["set_autostart"]
@@ -269,6 +274,7 @@ def test_autostart_that_could_not_be_switched_on_again_is_told(domain, store, mo
     assert not autostarts(domain)
 
 
+@pytest.mark.full
 def test_a_binding_that_cannot_say_the_format_has_virsh_do_it(domain, store, monkeypatch):
     monkeypatch.delattr(libvirt.virDomain, "saveParams")
     result = save_by_libvirt(domain, store / "domain.save", parallel_channels=1)

@@ -91,6 +91,7 @@ def test_all_are_suspended_and_resumed_and_a_second_run_of_either_changes_nothin
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_what_a_suspend_took_is_what_the_next_plan_predicts(guests, host):
     first = host.suspend()
     assert {guest["predicted_seconds"] for guest in first["guests"]} == {None}
@@ -276,6 +277,7 @@ def entries_of(path):
     return json.loads(path.read_text())["entries"]
 
 
+@pytest.mark.full
 def test_dependencies_and_priorities_decide_who_goes_first(guests, host):
     wishes = [
         {"name": "g0", "priority": 5},
@@ -357,6 +359,7 @@ def test_a_group_goes_together_or_not_at_all(guests, host, small_store):
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_members_of_a_group_run_again_only_when_all_are_there(guests, host):
     wishes = [{"name": f"g{number}", "group": "cluster"} for number in range(2)]
     host.suspend(guests=wishes)
@@ -390,6 +393,7 @@ def test_a_guest_that_may_be_shut_down_and_does_not_is_told(tiny_guest, tmp_path
     assert goes_on(guests[0])
 
 
+@pytest.mark.full
 def test_a_save_that_is_under_way_when_the_window_ends_is_undone(guests, host):
     # Never measured, so that nothing can be foretold: 16 MiB at 4 MiB/s.
     slow = [{"name": guest.name, "max_bandwidth": 4 << 20} for guest in guests]
@@ -403,6 +407,7 @@ def test_a_save_that_is_under_way_when_the_window_ends_is_undone(guests, host):
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_a_guest_that_was_saved_and_is_started_by_somebody_else_is_saved_anew(guests, host):
     host.suspend()
     guests[0].start()
@@ -414,6 +419,7 @@ def test_a_guest_that_was_saved_and_is_started_by_somebody_else_is_saved_anew(gu
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_a_guest_that_was_brought_back_by_hand_and_ended_is_neither_restored_nor_called_lost(
     guests, host
 ):
@@ -430,6 +436,7 @@ def test_a_guest_that_was_brought_back_by_hand_and_ended_is_neither_restored_nor
     assert host.resume()["journal"]["closed"] == "resumed"
 
 
+@pytest.mark.full
 def test_a_suspend_calls_nobody_lost_who_was_brought_back_by_hand(guests, host):
     host.suspend()
     bring_back(host.store / f"g0-{guests[0].uuid}.save")
@@ -473,6 +480,7 @@ def test_a_journal_that_cannot_be_written_any_more_stops_the_run_and_loses_nobod
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_a_group_that_a_signal_interrupts_runs_again_as_a_whole(guests, host):
     wishes = [{"name": guest.name, "group": "cluster"} for guest in guests[:2]]
     wishes[1]["max_bandwidth"] = 4 << 20

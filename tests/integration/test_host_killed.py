@@ -63,6 +63,14 @@ def ends_resumed(host, guests):
     return host.resume()["changed"] is False
 
 
+def cases(blows, *always):
+    """All of them with --full."""
+    return [
+        pytest.param(blow, id=what, marks=[] if what in always else [pytest.mark.full])
+        for what, blow in blows.items()
+    ]
+
+
 SUSPENDS = {
     "before the journal is begun": Blow(JOURNAL, before=True),
     "the journal is begun, and empty": Blow(JOURNAL),
@@ -76,7 +84,7 @@ SUSPENDS = {
 }
 
 
-@pytest.mark.parametrize("blow", SUSPENDS.values(), ids=SUSPENDS)
+@pytest.mark.parametrize("blow", cases(SUSPENDS, "one is in postmigrate", "one is published"))
 def test_a_suspend_that_is_killed_is_finished_by_the_next(guests, host, tmp_path, blow):
     assert killed("suspend", guests, tmp_path, blow)
     assert ends_suspended(host, guests)
@@ -95,7 +103,7 @@ RESUMES = {
 }
 
 
-@pytest.mark.parametrize("blow", RESUMES.values(), ids=RESUMES)
+@pytest.mark.parametrize("blow", cases(RESUMES, "one is being loaded", "the second runs"))
 def test_a_resume_that_is_killed_is_finished_by_the_next(guests, host, tmp_path, blow):
     host.suspend()
     assert killed("resume", guests, tmp_path, blow)
@@ -123,7 +131,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("blow", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize("blow", cases(GROUPS, "all stand still"))
 @pytest.mark.parametrize("then", ["suspend", "resume"])
 def test_a_group_whose_suspend_is_killed_runs_again_as_it_ran(guests, host, tmp_path, blow, then):
     assert killed("suspend", guests, tmp_path, blow, guests=GROUP)
@@ -151,14 +159,14 @@ def some(effects, step):
     ]
 
 
-@pytest.mark.parametrize("nth", some(SUSPEND_EFFECTS, 37))
+@pytest.mark.parametrize("nth", some(SUSPEND_EFFECTS, 53))
 def test_a_suspend_may_die_at_any_step(guests, host, tmp_path, nth):
     killed("suspend", guests, tmp_path, Blow(EFFECT, nth=nth, before=True))
     assert ends_suspended(host, guests)
     assert ends_resumed(host, guests)
 
 
-@pytest.mark.parametrize("nth", some(RESUME_EFFECTS, 29))
+@pytest.mark.parametrize("nth", some(RESUME_EFFECTS, 41))
 def test_a_resume_may_die_at_any_step(guests, host, tmp_path, nth):
     host.suspend()
     killed("resume", guests, tmp_path, Blow(EFFECT, nth=nth, before=True))
