@@ -40,7 +40,6 @@ image, waited_for = wanted["fd"], wanted["waited_for"]
 if not waited_for:
     if os.fork():
         os._exit(0)
-    os.setsid()
     os.chdir("/")
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -153,6 +152,7 @@ async def prefetch(
             stdout=asyncio.subprocess.PIPE if waited_for else asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             pass_fds=(own,),
+            start_new_session=not waited_for,  # a hangup of the login does not reach it
         )
     finally:
         os.close(own)
