@@ -6,7 +6,8 @@
 It fills one region of its RAM with a pattern, never touches the region behind it (which must stay
 zero), and then reads every byte of both, over and over, writing one line per pass to COM1. A byte
 that came back wrong from a save image is therefore reported by the guest itself. Between passes it
-sleeps in ``hlt`` for four times as long as the pass took, so that eight guests share two cores.
+sleeps in ``hlt`` for four times as long as the pass took, so that eight guests share two cores. The
+power button switches it off while it sleeps.
 
 Boot it as a disk: ``-drive file=IMAGE,format=raw,if=virtio,readonly=on``; the serial port is
 ``-serial``. It needs no other device and nothing of its disk once it runs. The regions must end
@@ -146,15 +147,12 @@ class Line:
 # label | bytes | mnemonic (of data: what it is). Bytes are hex digits, "text", or references to
 # labels and values: rel8 and rel32 count from the end of the line, abs16 and abs32 are values.
 _PROGRAM = """
-; The firmware jumps here in real mode. Open address line 20, go to flat protected mode.
+; The firmware jumps here in real mode, address line 20 open. Go to flat protected mode.
 .bits 16
 start        | fa                            | cli
              | fc                            | cld
              | 31 c0                         | xor ax, ax
              | 8e d8                         | mov ds, ax
-             | e4 92                         | in al, 0x92
-             | 0c 02                         | or al, 2
-             | e6 92                         | out 0x92, al
              | 0f 01 16 {gdt_register:abs16} | lgdt [{gdt_register}]
              | 0f 20 c0                      | mov eax, cr0
              | 0c 01                         | or al, 1
@@ -167,23 +165,22 @@ flat         | b8 10 00 00 00                | mov eax, 0x10
              | 8e d0                         | mov ss, eax
              | bc {start:abs32}              | mov esp, {start}
 
-; Interrupt descriptors for vectors 0x20..0x2f at 0x6100, in a table at 0x6000: all are a tick.
-; The first interrupt controller counts from 0x20 and lets only the timer through, at 50 Hz.
-             | bf 00 61 00 00                | mov edi, 0x6100
-             | b9 10 00 00 00                | mov ecx, 0x10
-gate         | c7 07 {gate_low:abs32}        | mov dword ptr [edi], {gate_low}
-             | c7 47 04 00 8e 00 00          | mov dword ptr [edi + 4], 0x8e00
-             | 83 c7 08                      | add edi, 8
+; Have the power button show in the first of the ACPI registers, where SeaBIOS puts them.
+             | 66 ba 02 06                   | mov dx, 0x602
+             | b4 01                         | mov ah, 1
+             | 66 ef                         | out dx, ax
+
+; Interrupt descriptors for vectors 8..15 at 0x6040, in a table at 0x6000: all are a tick. That is
+; where SeaBIOS has the first interrupt controller count from. It lets only the timer through, at
+; 50 Hz.
+             | bf 40 60 00 00                | mov edi, 0x6040
+             | b9 08 00 00 00                | mov ecx, 8
+gate         | b8 {gate_low:abs32}           | mov eax, {gate_low}
+             | ab                            | stosd dword ptr es:[edi], eax
+             | b8 00 8e 00 00                | mov eax, 0x8e00
+             | ab                            | stosd dword ptr es:[edi], eax
              | e2 {gate:rel8}                | loop {gate}
              | 0f 01 1d {idt_register:abs32} | lidt [{idt_register}]
-             | b0 11                         | mov al, 0x11
-             | e6 20                         | out 0x20, al
-             | b0 20                         | mov al, 0x20
-             | e6 21                         | out 0x21, al
-             | b0 04                         | mov al, 4
-             | e6 21                         | out 0x21, al
-             | b0 01                         | mov al, 1
-             | e6 21                         | out 0x21, al
              | b0 fe                         | mov al, 0xfe
              | e6 21                         | out 0x21, al
              | b0 34                         | mov al, 0x34
@@ -229,12 +226,23 @@ pass         | ff 35 {ticks:abs32}           | push dword ptr [{ticks}]
              | a1 {ticks:abs32}              | mov eax, dword ptr [{ticks}]
              | 5a                            | pop edx
              | 29 d0                         | sub eax, edx
-             | 8d 04 85 04 00 00 00          | lea eax, [eax*4 + 4]
-             | 03 05 {ticks:abs32}           | add eax, dword ptr [{ticks}]
+             | 8d 1c 85 04 00 00 00          | lea ebx, [eax*4 + 4]
+             | 03 1d {ticks:abs32}           | add ebx, dword ptr [{ticks}]
 idle         | f4                            | hlt
-             | 39 05 {ticks:abs32}           | cmp dword ptr [{ticks}], eax
+             | 66 ba 00 06                   | mov dx, 0x600
+             | 66 ed                         | in ax, dx
+             | f6 c4 01                      | test ah, 1
+             | 75 {off:rel8}                 | jne {off}
+             | 39 1d {ticks:abs32}           | cmp dword ptr [{ticks}], ebx
              | 78 {idle:rel8}                | js {idle}
              | eb {pass:rel8}                | jmp {pass}
+
+; The power button was pressed: sleep state 5, at which QEMU ends.
+off          | b2 04                         | mov dl, 4
+             | b4 20                         | mov ah, 0x20
+             | 66 ef                         | out dx, ax
+             | f4                            | hlt
+             | eb {off:rel8}                 | jmp {off}
 
 ; Where the pattern lies, what its first dword is and how much each next one is greater.
 pattern      | be {pattern_start:abs32}      | mov esi, {pattern_start}
@@ -310,7 +318,7 @@ gdt          | 00 00 00 00 00 00 00 00       | no segment
              | ff ff 00 00 00 9a cf 00       | 4 GiB of code
              | ff ff 00 00 00 92 cf 00       | 4 GiB of data
 gdt_register | 17 00 {gdt:abs32}             | limit and address
-idt_register | 7f 01 00 60 00 00             | limit and address
+idt_register | 7f 00 00 60 00 00             | limit and address
 ready_values | {pattern_start:abs32}         | where the pattern starts
              | {pattern_pages:abs32}         | how long it is
              | {zero_pages:abs32}            | how long the zeros behind it are

@@ -382,15 +382,28 @@ def test_a_guest_that_may_be_shut_down_and_does_not_is_told(tiny_guest, tmp_path
     guests = started([tiny_guest(name="plain"), tiny_guest(name="nvme", extra=NVME)])
     host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
     wishes = [{"name": "nvme", "policy": "shutdown"}]
-    # The tiny guest knows no power button.
+    guests[1].execute("stop")  # so that it does not see its power button pressed
     with pytest.raises(HostFailed, match="nvme: It was asked to shut down and has not within 1 s"):
         host.suspend(guests=wishes)
-    assert goes_on(guests[1])
+    assert guests[1].alive()
 
-    guests[1].execute("system_reset")  # as a guest that listens ends, with -no-reboot
+    guests[1].execute("cont")
     guests[1].wait_gone()
     host.resume()
     assert goes_on(guests[0])
+
+
+def test_a_guest_that_may_be_shut_down_is_and_no_resume_starts_it(tiny_guest, tmp_path):
+    guests = started([tiny_guest(name="plain"), tiny_guest(name="nvme", extra=NVME)])
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    result = host.suspend(guests=[{"name": "nvme", "policy": "shutdown"}])
+    assert states(result) == {"plain": "verified", "nvme": "shutdown"}
+    assert by_name(result)["nvme"]["guest_state"] == "absent"
+    assert not any(guest.alive() for guest in guests)
+
+    host.resume()
+    assert goes_on(guests[0])
+    assert not guests[1].alive()
 
 
 @pytest.mark.full

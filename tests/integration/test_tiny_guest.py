@@ -47,6 +47,14 @@ def test_the_guest_boots_and_counts_its_passes(
     assert guest.mismatches == []
 
 
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_the_power_button_switches_the_guest_off(tiny_guest: MakeGuest, machine: str) -> None:
+    guest = tiny_guest(machine=machine).start()
+    guest.wait_passes(1)
+    guest.execute("system_powerdown")
+    guest.wait_gone()
+
+
 @pytest.mark.parametrize("machine", ["pc", pytest.param("q35", marks=pytest.mark.full)])
 def test_the_guest_runs_under_kvm(tiny_guest: MakeGuest, machine: str) -> None:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):

@@ -13,13 +13,13 @@ import typing as t
 
 from .._errors import Refused, VmfleetError
 from .._libvirt._qemu_conf import read_settings
-from .._qemu._systemctl import SystemdError, system_runs, systemctl
+from .._qemu._systemctl import SystemdError, items_of, system_runs, systemctl
 from .._qemu._systemd_guest import depended_on
 from .._qemu._systemd_unit import Unit, own_unit
 from .._uninterrupted import within
 from . import _competing_agents as agents
 from ._competing_libvirt import LIST_FILE, SERVICE, listed_in, settings_of
-from ._competing_off import hold_path, words_of
+from ._competing_off import hold_path
 from ._competing_values import AutoShutdown, GuestUnit, LibvirtGuests, Observed, SeenAgent
 from ._guests import HostGuest
 
@@ -78,7 +78,7 @@ async def libvirt_guests_service() -> LibvirtGuests | None:
         systemd=True,
         settings=settings,
         listed=listed,
-        switched_off=hold_path(SERVICE) in words_of(shown["DropInPaths"]),
+        switched_off=hold_path(SERVICE) in items_of(shown["DropInPaths"]),
     )
 
 
@@ -120,10 +120,10 @@ async def _guest_unit(guest: str, pid: int, named: str | None) -> GuestUnit | No
         same = named is not None and await _names(named, unit)
     except (Refused, SystemdError):  # of a manager that cannot be asked, as is its Restart=
         return GuestUnit(guest, unit, restart, (), named=False, held=False)
-    started_by = {word for name in _STARTED_BY for word in words_of(shown[name])}
+    started_by = {word for name in _STARTED_BY for word in items_of(shown[name])}
     if not started_by and shown["UnitFileState"].startswith("enabled"):
         started_by = {"the boot of the host"}
-    held = hold_path(unit.name) in words_of(shown["DropInPaths"])
+    held = hold_path(unit.name) in items_of(shown["DropInPaths"])
     return GuestUnit(guest, unit, restart, tuple(sorted(started_by)), named=same, held=held)
 
 

@@ -24,11 +24,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import typing as t
 
 from .._errors import Refused, StoreError
-from .._qemu._systemctl import SystemdError, properties, system_runs, systemctl
+from .._qemu._systemctl import SystemdError, items_of, properties, system_runs, systemctl
 from .._qemu._systemd_drop_in import drop_in_path
 from .._qemu._systemd_unit import Unit
 from ._competing_values import LIBVIRT_GUESTS, UNIT_START, Starter
@@ -49,12 +48,6 @@ Record = t.Dict[str, str]
 def hold_path(unit_name: str) -> str:
     """Where the drop-in file of a unit of the system lies."""
     return f"{_DIRECTORY}/{unit_name}.d/{_FILE_NAME}"
-
-
-def words_of(shown: str) -> list[str]:
-    """A property of several words, as systemctl shows it: quoted as for a shell those that need it,
-    such as units with ``\\x2d`` in their names."""
-    return shlex.split(shown)
 
 
 def plan_disable(starter: Starter) -> Record:
@@ -86,7 +79,7 @@ async def apply_disable(record: Record) -> None:
     _write(record["path"], record["text"])
     await systemctl(unit, "daemon-reload")
     now = await properties(unit)
-    if record["path"] not in words_of(now["DropInPaths"]):
+    if record["path"] not in items_of(now["DropInPaths"]):
         raise SystemdError(
             f"systemd does not use {record['path']}. See `systemctl cat {unit.name}`; units that "
             "it does not read from the usual directories have to be disabled by hand."
@@ -118,7 +111,7 @@ async def put_back(record: Record) -> list[str]:
     if found is not None:
         done.append(f"removed {path}")
     # A run that died may have removed the file alone.
-    if system_runs() and path in words_of((await properties(unit))["DropInPaths"]):
+    if system_runs() and path in items_of((await properties(unit))["DropInPaths"]):
         await systemctl(unit, "daemon-reload")
         done.append(f"had systemd read {unit.name} again")
     return done

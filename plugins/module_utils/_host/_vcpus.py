@@ -99,8 +99,8 @@ async def shut_down(source: Source, timeout_seconds: float) -> None:
     while await _is_there(source):
         if time.monotonic() > end:
             raise StillThere(
-                f"It was asked to shut down and has not within {timeout_seconds:g} s; it runs, and "
-                "may yet shut down."
+                f"It was asked to shut down and has not within {timeout_seconds:g} s; it is still "
+                "there, and may yet do so."
             )
         await asyncio.sleep(_POLL_SECONDS)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import shlex
 import typing as t
 
 from .._errors import Refused, VmfleetError
@@ -131,3 +132,9 @@ async def properties(unit: Unit) -> t.Mapping[str, str]:
         name, _equals, value = line.partition("=")
         found[name] = value
     return found
+
+
+def items_of(shown: str) -> list[str]:
+    """A property that is a list, as systemctl shows it: those that need it are quoted as for a
+    shell, such as units with ``\\x2d`` in their names."""
+    return shlex.split(shown)

@@ -19,7 +19,7 @@ from .._uninterrupted import uninterrupted
 from ._deadline import Deadline
 from ._launch import LaunchFailed, resolve_program
 from ._process import ProcessIdentity, identify, is_alive
-from ._systemctl import SystemdError, properties, systemctl
+from ._systemctl import SystemdError, items_of, properties, systemctl
 from ._systemd_drop_in import drop_in_path, remove_drop_in, write_drop_in
 from ._systemd_unit import Unit
 
@@ -189,7 +189,8 @@ async def _startable(unit: Unit) -> Unit:
 
 def _require_in_force(unit: Unit, path: str, now: t.Mapping[str, str]) -> None:
     files = now["DropInPaths"]
-    if not f" {files}".endswith(f" {path}"):
+    # The last one read wins.
+    if items_of(files)[-1:] != [path]:
         raise Refused(
             f"systemd reads other files of {unit} after {path}, and they may give it another "
             f"command line ({files or 'it does not read this one at all'}). Rename those that "
