@@ -57,9 +57,10 @@ options:
         RV(ignore:plan.competing) names each and says what it would do.
       - V(refuse) begins nothing while there is one.
       - V(disable) keeps those that can be kept from it, notes that in the journal, and
-        M(vmfleet.suspend.qemu_host_resume) undoes it. A unit with C(Restart=) is stopped in place
-        of QEMU. Agents of high availability belong to their cluster and are always refused, unless
-        they are seen to hold still.
+        M(vmfleet.suspend.qemu_host_resume) undoes it. A guest's own unit with C(Restart=), or one
+        that the boot starts, is stopped in place of QEMU, and the guest comes back in it. Agents of
+        high availability belong to their cluster and are always refused, unless they are seen to
+        hold still.
       - The autostart of a libvirt domain is always switched off with its save and on again with its
         restore.
     type: str

@@ -16,6 +16,12 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options imp
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._resume import resume
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
+from ansible_collections.vmfleet.suspend.tests.support.competing_host import (
+    competing_host,
+    enable,
+    reboot,
+    shown,
+)
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host
 
 QEMU_UNIT = """\
@@ -29,21 +35,29 @@ ExecStart={argv}
 
 
 @pytest.fixture
-def systemd(systemd_host):
-    return systemd_host
+def systemd(tmp_path, monkeypatch):
+    yield from competing_host(tmp_path, monkeypatch)
+
+
+def unit_text(guest, *lines):
+    words = guest.argv()
+    return QEMU_UNIT.format(argv=shlex.join(["/usr/bin/" + words[0], *words[1:]])) + "\n".join(
+        lines
+    )
+
+
+def start_in_a_unit(systemd, guest, name, text):
+    systemd.write_unit(name, text)
+    systemd.systemctl("daemon-reload")
+    systemd.systemctl("start", name)
+    guest._wait(lambda: bool(guest.passes), 30, "make a pass")
 
 
 def test_a_unit_that_restarts_its_guest_is_refused_or_stopped_in_place_of_qemu(
     systemd, tiny_guest, tmp_path
 ):
     guest = tiny_guest(32, 4, 4)
-    argv = guest.argv()
-    systemd.write_unit(
-        "guest.service", QEMU_UNIT.format(argv=shlex.join(["/usr/bin/" + argv[0], *argv[1:]]))
-    )
-    systemd.systemctl("daemon-reload")
-    systemd.systemctl("start", "guest.service")
-    guest._wait(lambda: bool(guest.passes), 30, "make a pass")
+    start_in_a_unit(systemd, guest, "guest.service", unit_text(guest))
     host = Host(tmp_path, qmp_sockets=[guest.qmp_socket])
 
     with pytest.raises(
@@ -61,6 +75,30 @@ def test_a_unit_that_restarts_its_guest_is_refused_or_stopped_in_place_of_qemu(
     guest.wait_passes(2)
     assert guest.mismatches == []
     assert systemd.show("guest.service", "ActiveState") == "active"
+
+
+@pytest.mark.parametrize("name", ["guest.service", r"guest@web\x2d01.service"])
+def test_a_unit_that_the_boot_starts_is_kept_from_it_until_its_guest_was_resumed(
+    systemd, tiny_guest, tmp_path, name
+):
+    guest = tiny_guest(32, 4, 4)
+    text = unit_text(guest, "[Install]", "WantedBy=default.target", "")
+    start_in_a_unit(systemd, guest, name, text.replace("Restart=always", "Restart=no"))
+    enable(systemd, name)
+    before = shown(systemd, name)
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket])
+
+    plan = systemd.run(suspended, host, "disable")
+    assert [one["kind"] for one in plan["competing"]] == ["unit_start"]
+    reboot(systemd)
+    systemd.systemctl("start", name)  # and an operator tries, too
+    assert not guest.alive()
+
+    assert systemd.run(resumed, host) is True
+    guest.wait_passes(2)
+    assert guest.mismatches == []
+    assert shown(systemd, name) == before  # active, too: the guest is its own again
+    assert systemd.run(resumed, host) is False
 
 
 async def suspended(host, competing):

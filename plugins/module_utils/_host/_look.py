@@ -24,21 +24,21 @@ AT_ONCE = 32
 
 
 async def look_at(
-    request: SuspendRequest, guests: t.Sequence[HostGuest], restarting: t.Collection[str | None]
+    request: SuspendRequest, guests: t.Sequence[HostGuest], own_units: t.Collection[str | None]
 ) -> list[Seen]:
     """What the plan of each guest's own save says, from the very use case that would run.
 
-    ``restarting``: units that would start their guests again.
+    ``own_units``: units that would start their guests by themselves.
     """
-    return await at_most(AT_ONCE, [_see(request, guest, restarting) for guest in guests])
+    return await at_most(AT_ONCE, [_see(request, guest, own_units) for guest in guests])
 
 
 async def _see(
-    request: SuspendRequest, guest: HostGuest, restarting: t.Collection[str | None]
+    request: SuspendRequest, guest: HostGuest, own_units: t.Collection[str | None]
 ) -> Seen:
     wish = request.wishes.of(guest)
-    if request.competing == DISABLE and guest.unit in restarting:
-        # Stopped in place of QEMU, and started for the restore.
+    if request.competing == DISABLE and guest.unit in own_units:
+        # Stopped in place of QEMU, and started for the restore: in force afterwards as before.
         wish = replace(wish, save={"systemd_unit": guest.unit, **wish.save})
     path = None
     try:

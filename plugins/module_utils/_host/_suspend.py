@@ -18,7 +18,7 @@ from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back
 from ._competing import find
 from ._competing_off import apply_disable, plan_disable, put_back
-from ._competing_values import UNIT_RESTART
+from ._competing_values import UNIT_RESTART, UNIT_START
 from ._discovery import discover
 from ._gone import Gone, look_for_gone
 from ._journal import Journal
@@ -97,8 +97,8 @@ async def _look(request: SuspendRequest) -> Sight:
     named = {n: w.save["systemd_unit"] for n, w in wishes.items() if "systemd_unit" in w.save}
     uri = next((guest.source.uri for guest in guests if guest.source.uri is not None), None)
     competing = await find(uri, guests, request.qemu_conf, named)
-    restarting = {starter.name for starter in competing if starter.kind == UNIT_RESTART}
-    seen = await look_at(request, guests, restarting)
+    own_units = {one.name for one in competing if one.kind in (UNIT_RESTART, UNIT_START)}
+    seen = await look_at(request, guests, own_units)
     plan = make_plan(
         request,
         seen,
