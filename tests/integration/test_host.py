@@ -333,6 +333,7 @@ def test_a_store_that_is_full_for_one_of_eight(guests, host, small_store):
 
 def test_with_rollback_one_failure_brings_all_back(guests, host, small_store):
     wishes = [{"name": "g3", "path": str(small_store / "g3.save"), "policy": "save", "priority": 1}]
+    host.suspend(include=["g0"])
     with pytest.raises(HostFailed, match=r"0 of 8 guests are suspended.*g3: .*No space") as failed:
         host.suspend(guests=wishes, on_failure="rollback")
     assert failed.value.facts["journal"]["closed"] == "rolled back"
@@ -404,6 +405,30 @@ def test_a_guest_that_may_be_shut_down_is_and_no_resume_starts_it(tiny_guest, tm
     host.resume()
     assert goes_on(guests[0])
     assert not guests[1].alive()
+
+
+@pytest.mark.parametrize(
+    ("policy", "lives"), [("leave", True), ("shutdown", False)], ids=["leave", "shutdown"]
+)
+def test_a_member_of_a_group_for_which_no_time_is_left_does_not_stay_stopped(
+    tiny_guest, tmp_path, monkeypatch, policy, lives
+):
+    guests = started([tiny_guest(name="early"), tiny_guest(name="late")])
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    wishes = [
+        {"name": "early", "group": "pair"},
+        {"name": "late", "group": "pair", "policy": policy},
+    ]
+    monkeypatch.setattr(
+        _saving.Saving, "_late", lambda _self, plan: "no time" if plan.seen.wish.policy else None
+    )
+    result = host.suspend(guests=wishes)
+    expected = "left" if lives else "shutdown"
+    assert states(result) == {"early": "verified", "late": expected}
+    assert guests[1].alive() == lives
+    assert not lives or goes_on(guests[1])
+    host.resume()
+    assert goes_on(guests[0])
 
 
 @pytest.mark.full

@@ -26,7 +26,7 @@ import contextlib
 import os
 import typing as t
 
-from .._errors import Refused, StoreError
+from .._errors import Refused, StoreError, VmfleetError
 from .._qemu._systemctl import SystemdError, items_of, properties, system_runs, systemctl
 from .._qemu._systemd_drop_in import drop_in_path
 from .._qemu._systemd_unit import Unit
@@ -115,6 +115,20 @@ async def put_back(record: Record) -> list[str]:
         await systemctl(unit, "daemon-reload")
         done.append(f"had systemd read {unit.name} again")
     return done
+
+
+async def put_all_back(
+    records: t.Iterable[t.Mapping[str, t.Any]],
+) -> tuple[list[str], VmfleetError | None]:
+    """Switch on all of them: what was done, and the first failure, which keeps nobody else off."""
+    done: list[str] = []
+    failure = None
+    for record in records:
+        try:
+            done += await put_back(dict(record))
+        except VmfleetError as exc:
+            failure = failure or exc
+    return done, failure
 
 
 def _checked(record: Record) -> Unit:

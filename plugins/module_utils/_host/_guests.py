@@ -18,6 +18,9 @@ class Source:
     uri: str | None = None
     domain: str | None = None
 
+    def __str__(self) -> str:
+        return self.qmp_socket or f"domain {self.domain} at {self.uri}"
+
     def as_dict(self) -> dict[str, str]:
         """Only what is set."""
         known = {"qmp_socket": self.qmp_socket, "uri": self.uri, "domain": self.domain}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, replace
 
+from .._errors import Refused
 from .._qemu._negotiation import MAPPED_RAM
 from .._save._plan import SavePlan
 from ._competing_values import UNIT_RESTART, Starter
@@ -181,7 +182,8 @@ def make_plan(
     cpu_count: int,
 ) -> HostPlan:
     """The whole plan. ``unanswered``: why monitors told nothing behind which guests may be. Raises
-    `Refused` for dependencies in a circle."""
+    `Refused` for dependencies in a circle, and for guests that cannot be told apart."""
+    _refuse_twins([one.guest for one in seen])
     limits = choose_limits(request.max_concurrent, cpu_count)
     tier_of, position = _tiers_of(seen)
     in_order = sorted(seen, key=lambda one: position[one.guest.key])
@@ -217,6 +219,19 @@ def make_plan(
         problems=(*_problems(plans), *unanswered, *_competing_problems(request, plans, competing)),
         not_here=request.wishes.not_here(one.guest for one in seen),
     )
+
+
+def _refuse_twins(guests: t.Iterable[HostGuest]) -> None:
+    """Of two guests of one UUID, or without one and of one name, a journal could name but one."""
+    known: dict[str, HostGuest] = {}
+    for guest in guests:
+        other = known.setdefault(guest.key, guest)
+        if other is not guest:
+            raise Refused(
+                f"{other.name} ({other.source}) and {guest.name} ({guest.source}) have the same "
+                f"UUID or name, {guest.key}, and cannot be told apart. Exclude one of them, or "
+                "start it with a -uuid of its own. Nothing was touched."
+            )
 
 
 def decide(one: Seen, *, room: bool, in_time: bool) -> tuple[str, str]:

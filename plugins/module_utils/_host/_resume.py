@@ -17,7 +17,7 @@ from .._failure import words_of
 from .._save._outcome import SaveOutcome
 from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back, guest_of
-from ._competing_off import put_back
+from ._competing_off import put_all_back
 from ._gone import ENDED_SINCE, image_at, is_gone, store_is_there
 from ._journal import Entry, Journal
 from ._journal_file import Journals, JournalWriter, open_journal, read_journals
@@ -73,7 +73,8 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
         return _foreseen(plan, journal, began, changes=changes, check_mode=check_mode)
     writer = JournalWriter.resume(request.journal, journal)
     try:
-        return await _Resume(plan, writer).execute(began)
+        whole = not request.include and not request.exclude
+        return await _Resume(plan, writer, whole=whole).execute(began)
     finally:
         await uninterrupted(writer.close())
 
@@ -219,8 +220,11 @@ def _nothing_open(request: ResumeRequest, journals: Journals, began: float) -> H
 
 
 class _Resume:
-    def __init__(self, plan: ResumePlan, writer: JournalWriter) -> None:
+    """``whole``: all guests are meant, so that nothing is held back until later."""
+
+    def __init__(self, plan: ResumePlan, writer: JournalWriter, *, whole: bool) -> None:
         self._plan = plan
+        self._whole = whole
         self._run = Run(writer, plan.limits)
         for one in plan.guests:
             self._run.results[one.entry.key] = _result(one, check_mode=False)
@@ -228,7 +232,7 @@ class _Resume:
     async def execute(self, began: float) -> HostOutcome:
         run, interrupted = self._run, False
         try:
-            if not run.writer.journal.released:
+            if self._whole and not run.writer.journal.released:
                 await run.writer.note(released=True)
             await all_of([self._settle(one) for one in self._plan.guests if not one.acts])
             for tier in self._plan.units():
@@ -287,8 +291,10 @@ class _Resume:
         run = self._run
         if not is_over(run.writer.journal.entries):
             return
-        for record in run.writer.journal.competing:
-            run.actions += await uninterrupted(put_back(dict(record)))
+        done, failure = await uninterrupted(put_all_back(run.writer.journal.competing))
+        run.actions += done
+        if failure is not None:
+            raise failure
         await uninterrupted(run.writer.note(closed="resumed"))
 
     def _outcome(self, began: float, *, interrupted: bool) -> HostOutcome:

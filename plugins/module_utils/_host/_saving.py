@@ -82,7 +82,7 @@ class Saving:
             return False
 
     async def _let_go_on(self, plans: t.Iterable[GuestPlan]) -> None:
-        """Members that are not saved run again, if they ran."""
+        """Members that we hold and that are not saved run again, if they ran."""
         for plan in plans:
             entry = self._run.writer.journal.entry(plan.key)
             if not (entry.held and entry.was_running) or entry.state in ("saved", "verified"):
@@ -143,6 +143,7 @@ class Saving:
         return None
 
     async def _give_up(self, plan: GuestPlan, why: str, *, left: bool = False) -> bool:
+        await self._let_go_on([plan])
         result = self._run.results[plan.key]
         result.action, result.reason = (LEAVE if left else result.action), why
         result.state = "left" if left else "failed"
@@ -224,6 +225,7 @@ class Saving:
     async def _shut_down(self, plan: GuestPlan) -> bool:
         result = self._run.results[plan.key]
         result.action = SHUTDOWN
+        await self._let_go_on([plan])  # who is held does not hear its power button
         seconds = _SHUTDOWN_SECONDS
         if self._window_ends is not None:
             seconds = max(1.0, min(seconds, self._window_ends - time.monotonic()))

@@ -10,14 +10,14 @@ import asyncio
 import os
 import time
 import typing as t
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .._errors import Refused, VmfleetError
 from .._failure import words_of
 from .._uninterrupted import uninterrupted
 from ._bring_back import Returning, bring_back
 from ._competing import find
-from ._competing_off import apply_disable, plan_disable, put_back
+from ._competing_off import apply_disable, plan_disable, put_all_back
 from ._competing_values import UNIT_RESTART, UNIT_START
 from ._discovery import discover
 from ._gone import Gone, look_for_gone
@@ -28,11 +28,12 @@ from ._new_journal import entry_of, new_journal, replanned
 from ._outcome import GuestResult, HostFailed, HostOutcome
 from ._plan import GuestPlan, HostPlan, make_plan
 from ._requests import DISABLE, ROLLBACK, SuspendRequest
+from ._resume_plan import RESTORE, SAVED, Awaited, make_resume_plan
 from ._run import Run
 from ._saving import Saving
 from ._space import Space
 from ._together import all_of, make_room
-from ._wishes import FAIL, LEAVE, SAVE, selected
+from ._wishes import FAIL, LEAVE, SAVE, Wish, selected
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,10 @@ class _Suspend:
         except VmfleetError as exc:
             self._run.host_error = words_of(exc)
         if failed and self._request.on_failure == ROLLBACK:
-            await uninterrupted(self._roll_back())
+            try:
+                await uninterrupted(self._roll_back())
+            except VmfleetError as exc:
+                self._run.host_error = words_of(exc)
         return self._outcome(began, interrupted=interrupted)
 
     async def _note_plan(self) -> None:
@@ -270,24 +274,28 @@ class _Suspend:
         return failed
 
     async def _roll_back(self) -> None:
-        """Every guest that was saved comes back, in the opposite order."""
+        """Every guest that was saved comes back, in the opposite order; those that an earlier run
+        had saved, too."""
         run, journal = self._run, self._run.writer.journal
-        for tier in reversed(self._plan.tiers()):
-            units = [
-                [
-                    Returning(journal.entry(plan.key), replace(plan.seen.wish, restore={}), {})
-                    for plan in unit
-                    if journal.entry(plan.key).state in ("saved", "verified")
-                ]
-                for unit in _units(tier)
-            ]
-            await all_of([bring_back(run, unit) for unit in units if unit])
-        waiting = [e for e in run.writer.journal.entries if e.state in ("saved", "verified")]
-        if not waiting:
-            for record in run.writer.journal.competing:
-                run.actions += await put_back(dict(record))
-            await run.writer.note(closed="rolled back")
-        run.actions.append("rolled back: every guest that was saved was brought back")
+        saved = [one for one in journal.entries if one.key in run.results and one.state in SAVED]
+        returning = [
+            Awaited(Returning(entry, Wish(entry.name), {}), RESTORE, "rolled back")
+            for entry in saved
+        ]
+        for tier in make_resume_plan(returning, self._plan.limits).units():
+            await all_of(
+                [bring_back(run, [one.returning for one in together]) for together in tier]
+            )
+        waiting = [entry for entry in run.writer.journal.entries if entry.state in SAVED]
+        back = {entry.key for entry in saved}.difference(entry.key for entry in waiting)
+        run.actions.append(f"rolled back: restored {len(back)} of {len(saved)} saved guests")
+        if waiting:
+            return
+        done, failure = await put_all_back(run.writer.journal.competing)
+        run.actions += done
+        if failure is not None:
+            raise failure
+        await run.writer.note(closed="rolled back")
 
     def _outcome(self, began: float, *, interrupted: bool) -> HostOutcome:
         run, journal = self._run, self._run.writer.journal

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
@@ -106,6 +108,13 @@ def plan_of(seen, *, free=10**6, rate=None, cpu_count=2, **request):
 
 def actions(plan):
     return {one.guest.name: one.action for one in plan.guests}
+
+
+def test_two_guests_that_a_journal_could_not_tell_apart_are_refused():
+    twins = [a_seen("web01"), a_seen("web02")]
+    twins[1] = replace(twins[1], guest=replace(twins[1].guest, uuid="web01"))
+    with pytest.raises(Refused, match=r"web01 \(/run/web01\) and web02 \(/run/web02\).*Exclude"):
+        plan_of(twins)
 
 
 # One guest
