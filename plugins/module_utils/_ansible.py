@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -31,12 +29,6 @@ DOMAIN_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
 
 # A managed save is libvirt's own file.
 REQUIRED_IF = [("managed", False, ["path"]), ("managed", True, ["domain"])]
-
-_Result = t.TypeVar("_Result")
-
-
-class Interrupted(VmfleetError):
-    """A signal ended the run before anything was changed."""
 
 
 def require_qmp(module: AnsibleModule) -> None:
@@ -108,30 +100,6 @@ def require_timeout(seconds: int) -> None:
     """Raise `Refused` for a negative timeout."""
     if seconds < 0:
         raise Refused(f"Option timeout must not be negative: {seconds}.")
-
-
-async def interruptible(work: t.Coroutine[t.Any, t.Any, _Result]) -> _Result:
-    """Run ``work``; the first SIGTERM or SIGINT cancels it, so that it can undo what it did.
-
-    Further signals are ignored: the way back is never interrupted.
-    """
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-    signalled: list[str] = []
-
-    def on_signal(number: signal.Signals) -> None:
-        if not signalled:
-            task.cancel()
-        signalled.append(number.name)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise Interrupted(
-            f"Ended by {signalled[0] if signalled else 'cancellation'} before anything was changed."
-        ) from None
 
 
 def fail(module: AnsibleModule, error: VmfleetError | OSError) -> t.NoReturn:

@@ -217,7 +217,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     fail,
-    interruptible,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import (
@@ -225,13 +224,18 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options imp
     resume_request,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._resume import resume
+from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
+    interruptible,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=RESUME_ARGUMENTS, supports_check_mode=True)
     try:
         request = resume_request(module.params)
-        outcome = asyncio.run(interruptible(resume(request, check_mode=module.check_mode)))
+        with logging():
+            outcome = asyncio.run(interruptible(resume(request, check_mode=module.check_mode)))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:

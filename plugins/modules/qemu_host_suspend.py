@@ -306,7 +306,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     fail,
-    interruptible,
     require_libvirt,
     require_qmp,
 )
@@ -316,6 +315,10 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options imp
     suspend_request,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
+from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
+    interruptible,
+)
+from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
 
 
 def main() -> None:
@@ -326,7 +329,8 @@ def main() -> None:
         require_libvirt(module)
     try:
         request = suspend_request(module.params)
-        outcome = asyncio.run(interruptible(suspend(request, check_mode=module.check_mode)))
+        with logging():
+            outcome = asyncio.run(interruptible(suspend(request, check_mode=module.check_mode)))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:

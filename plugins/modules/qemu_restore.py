@@ -467,7 +467,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     REQUIRED_IF,
     TRANSFER_ARGUMENTS,
     fail,
-    interruptible,
     refuse_with_domain,
     refuse_with_managed,
     require_absolute,
@@ -477,6 +476,9 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     require_timeout,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
+    interruptible,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._secrets import secrets_in
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_request import (
     DomainRestoreRequest,
@@ -495,6 +497,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request 
     RestoreRequest,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import restore
+from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
 
 # Options that do not go with domain, each with its value when left out.
 NOT_WITH_DOMAIN: dict[str, object] = {
@@ -611,7 +614,8 @@ def main() -> None:
     module.no_log_values.update(secrets_in(module.params["argv"] or ()))
     (require_qmp if module.params["domain"] is None else require_libvirt)(module)
     try:
-        outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
+        with logging():
+            outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.plan.warnings:

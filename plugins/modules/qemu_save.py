@@ -399,7 +399,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     REQUIRED_IF,
     TRANSFER_ARGUMENTS,
     fail,
-    interruptible,
     refuse_with_domain,
     refuse_with_managed,
     require_absolute,
@@ -409,6 +408,9 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     require_timeout,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
+    interruptible,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_request import (
     DomainSaveRequest,
     ManagedSaveRequest,
@@ -420,6 +422,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._save._managed_run
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._outcome import SaveOutcome
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
+from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
 
 # Options that do not go with domain, each with its value when left out.
 NOT_WITH_DOMAIN: dict[str, object] = {
@@ -560,7 +563,8 @@ def main() -> None:
     )
     (require_qmp if module.params["domain"] is None else require_libvirt)(module)
     try:
-        outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
+        with logging():
+            outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:

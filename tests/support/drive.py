@@ -10,8 +10,8 @@ import os
 import typing as t
 from pathlib import Path
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import interruptible
 from ansible_collections.vmfleet.suspend.plugins.module_utils._image_info import list_images
+from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import interruptible
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._guest import (
     Guest,
     observe,

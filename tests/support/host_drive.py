@@ -9,7 +9,6 @@ import asyncio
 import typing as t
 from pathlib import Path
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import interruptible
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import (
     GUEST_ARGUMENTS,
     RESUME_ARGUMENTS,
@@ -19,6 +18,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options imp
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._resume import resume
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
+from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import interruptible
 from ansible_collections.vmfleet.suspend.tests.support.drive import Result
 
 Spec = t.Mapping[str, t.Mapping[str, t.Any]]

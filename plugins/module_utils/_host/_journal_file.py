@@ -34,6 +34,10 @@ _KEPT = 20
 _MOST_BYTES = 64 << 20
 
 
+class AnotherRun(Refused):
+    """Another run suspends or resumes this host, or has since it was looked at."""
+
+
 @dataclass(frozen=True)
 class Journals:
     """Those of a directory, the newest first. ``unreadable``: path and reason of each that could
@@ -128,13 +132,13 @@ class JournalWriter:
 
     @classmethod
     def create(cls, directory: str, journal: Journal) -> JournalWriter:
-        """Begin one. Raises `Refused` when another run writes a journal, or has begun one for this
-        store meanwhile, and `StoreError`."""
+        """Begin one. Raises `AnotherRun` when another run writes a journal, or has begun one for
+        this store meanwhile, and `StoreError`."""
         fd = _lock(directory)
         try:
             known = read_journals(directory)
             if open_journal(known, journal.store) is not None:
-                raise Refused(
+                raise AnotherRun(
                     f"Another run has begun a suspend into {journal.store} since this host was "
                     "looked at. Run this again."
                 )
@@ -151,7 +155,7 @@ class JournalWriter:
         fd = _lock(directory)
         try:
             if _read(path_of(directory, journal)) != journal:
-                raise Refused(
+                raise AnotherRun(
                     f"Another run has changed {path_of(directory, journal)} since this host was "
                     "looked at. Run this again."
                 )
@@ -215,7 +219,7 @@ class JournalWriter:
 
 
 def _lock(directory: str) -> int:
-    """Raises `Refused` naming who has it."""
+    """Raises `AnotherRun` naming who has it."""
     path = os.path.join(directory, _LOCK)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -229,7 +233,7 @@ def _lock(directory: str) -> int:
         os.close(fd)
         if not isinstance(exc, BlockingIOError):
             raise store_error("Locking", path, exc) from exc
-        raise Refused(
+        raise AnotherRun(
             "Another run suspends or resumes this host"
             + (f" (pid {holder})" if holder else "")
             + ". Wait for it to end, then run this again.",

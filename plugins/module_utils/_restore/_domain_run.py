@@ -34,6 +34,7 @@ from .._saveimage._protection import replaceable
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._relabel import as_sparse, as_version_3
 from .._saveimage._verify import Structure, verify_structure
+from .._telling import RESTORING, Steps, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._checks import look_at_image, refuse_problems
 from ._direct_io import switch_direct_io_off
@@ -79,7 +80,8 @@ async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> 
                 check_mode,
                 Deadline(request.timeout_seconds),
             )
-            return await run.execute()
+            with about(RESTORING, image.name or request.path, request.path, silent=check_mode):
+                return await run.execute()
         finally:
             os.close(fd)
     finally:
@@ -87,7 +89,9 @@ async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> 
 
 
 @dataclass
-class _Restore:
+class _Restore(Steps):
+    _step = "looking at the domain"
+
     request: DomainRestoreRequest
     plain: RestoreRequest
     connection: Connection
@@ -97,7 +101,6 @@ class _Restore:
     began: float
     check_mode: bool
     deadline: Deadline
-    step: str = "looking at the domain"
     image_state: str = ""
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -31,6 +31,7 @@ from .._saveimage._compressors import compressor_of
 from .._saveimage._life import annotate, mark_ready, mark_spent
 from .._saveimage._protection import replaceable
 from .._saveimage._verify import Structure
+from .._telling import Steps
 from .._uninterrupted import finished_first, uninterrupted
 from ._plan import NEVER_RAN, RestorePlan
 
@@ -40,10 +41,12 @@ _SETTLE_SECONDS = 10.0
 
 
 @dataclass
-class RestoreSession:
+class RestoreSession(Steps):
     """One restore under way. ``fd`` is the locked image, ``structure`` what a walk through it
     found; ``step`` names what goes on; ``rehearsal``: nothing is written into the image;
     ``label_before``: what it was labelled before QEMU got it, None where that is not known."""
+
+    _step = "reading the image"
 
     image: SavedImage
     fd: int
@@ -53,7 +56,6 @@ class RestoreSession:
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     prefetched: Prefetched | None = None
-    step: str = "reading the image"
     image_state: str = ""
     may_have_run: bool = False
     load_began: bool = False

@@ -30,6 +30,7 @@ from .._libvirt._notes import RESUME, forget, is_noted, note
 from .._libvirt_transfer import left_to_libvirt
 from .._saveimage._lock import lock_image
 from .._saveimage._verify import Structure, verify_structure
+from .._telling import RESTORING, Steps, about
 from .._uninterrupted import uninterrupted
 from ._direct_io import switch_direct_io_off
 from ._domain_plan import Step
@@ -62,7 +63,8 @@ async def restore_managed(request: ManagedRestoreRequest, *, check_mode: bool) -
                 f"There is no domain {request.domain} at {request.uri}.", guest={"state": "absent"}
             )
         run = _ManagedRestore(request, connection, domain, began, check_mode)
-        return await run.execute()
+        with about(RESTORING, domain.name, None, silent=check_mode):
+            return await run.execute()
     finally:
         await uninterrupted(connection.close())
 
@@ -87,13 +89,14 @@ def _look(path: str, domain: Domain) -> tuple[SavedImage, Structure]:
 
 
 @dataclass
-class _ManagedRestore:
+class _ManagedRestore(Steps):
+    _step = "noting that it shall run"
+
     request: ManagedRestoreRequest
     connection: Connection
     domain: Domain
     began: float
     check_mode: bool
-    step: str = "noting that it shall run"
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -26,6 +26,7 @@ from .._qemu._process import boot_id, find_with, is_alive, runs_with
 from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
+from .._telling import RESTORING, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._checks import check_trust, refuse_problems
 from ._failing import fail
@@ -89,7 +90,9 @@ async def restore(request: RestoreRequest, *, check_mode: bool) -> RestoreOutcom
             deadline=Deadline(request.timeout_seconds),
             rehearsal=request.rehearse,
         )
-        return await _Restore(request, session, began, check_mode=check_mode).execute()
+        name = session.image.name or request.path
+        with about(RESTORING, name, request.path, silent=check_mode):
+            return await _Restore(request, session, began, check_mode=check_mode).execute()
     finally:
         os.close(fd)
 

@@ -37,6 +37,7 @@ from .._saveimage._lock import is_at
 from .._saveimage._prefix import ALIGNMENT_BYTES, read_prefix
 from .._saveimage._publish import PartialImage, check_target, partial_path
 from .._saveimage._verify import Structure
+from .._telling import SAVING, Steps, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._domain_absent import save_of_absent_domain
 from ._domain_leftover import Treated, treat_leftover
@@ -67,18 +68,20 @@ async def save_domain(request: DomainSaveRequest, *, check_mode: bool) -> SaveOu
     began = time.monotonic()
     connection = await Connection.open(request.uri)
     try:
-        return await _Save(request, connection, began, check_mode=check_mode).execute()
+        with about(SAVING, request.domain, request.path, silent=check_mode):
+            return await _Save(request, connection, began, check_mode=check_mode).execute()
     finally:
         await uninterrupted(connection.close())
 
 
 @dataclass
-class _Save:
+class _Save(Steps):
+    _step = "looking at the domain"
+
     request: DomainSaveRequest
     connection: Connection
     began: float
     check_mode: bool
-    step: str = "looking at the domain"
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -21,6 +21,7 @@ from .._qemu._migration import Migration, wait_for_run_state
 from .._qemu._monitor import Monitor
 from .._qemu._negotiation import Step
 from .._qemu._process import is_alive
+from .._telling import Steps
 
 STOP_SECONDS = 300.0
 _SETTLE_SECONDS = 10.0
@@ -28,7 +29,7 @@ CRASHED = "crashed"
 UNKNOWN = "unknown"
 
 
-class GuestHold:
+class GuestHold(Steps):
     """``step`` names what goes on, for error messages; ``was_running``: the guest is continued when
     it is released; the fields after it say what there is to put back. ``stopped_at`` is monotonic
     time."""
@@ -41,7 +42,6 @@ class GuestHold:
         self.settings_before = settings_before
         self.was_running = was_running
         self.actions: list[str] = []
-        self.step = "starting"
         self.negotiated = False
         self.fdset_id: int | None = None
         self.fd_name: str | None = None

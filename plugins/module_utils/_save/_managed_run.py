@@ -27,6 +27,7 @@ from .._libvirt._traps import blockers_of, offered_by, remove_leaked_fdsets, set
 from .._qemu._deadline import Deadline
 from .._saveimage._lock import lock_image, store_error
 from .._saveimage._verify import Structure
+from .._telling import SAVING, Steps, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._domain_plan import check_domain
 from ._domain_report import CRASHED, failed, failed_afterwards, outcome, verify_written
@@ -47,18 +48,20 @@ async def save_managed(request: ManagedSaveRequest, *, check_mode: bool) -> Save
     began = time.monotonic()
     connection = await Connection.open(request.uri)
     try:
-        return await _ManagedSave(request, connection, began, check_mode).execute()
+        with about(SAVING, request.domain, None, silent=check_mode):
+            return await _ManagedSave(request, connection, began, check_mode).execute()
     finally:
         await uninterrupted(connection.close())
 
 
 @dataclass
-class _ManagedSave:
+class _ManagedSave(Steps):
+    _step = "looking at the domain"
+
     request: ManagedSaveRequest
     connection: Connection
     began: float
     check_mode: bool
-    step: str = "looking at the domain"
     actions: list[str] = field(default_factory=list)
 
     async def execute(self) -> SaveOutcome:

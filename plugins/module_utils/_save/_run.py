@@ -24,6 +24,7 @@ from .._qemu._monitor import Monitor, NoListener
 from .._qemu._systemd_guest import unit_to_stop
 from .._saveimage._publish import PartialImage, check_target
 from .._saveimage._squash import owner_warning
+from .._telling import SAVING, about
 from .._uninterrupted import uninterrupted
 from ._absent import save_of_nobody
 from ._cases import guest_after, next_case
@@ -71,7 +72,8 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
             request = await _with_unit(request, guest)
             if check_mode:
                 return await _foresee(request, monitor, guest, existing)
-            with guest_lock(guest.process, request.qmp_socket):
+            name = guest.name or request.qmp_socket
+            with guest_lock(guest.process, request.qmp_socket), about(SAVING, name, request.path):
                 return await _save(request, monitor, started)
         except Refused as exc:
             exc.facts.setdefault("guest", {"state": guest.run_state})
