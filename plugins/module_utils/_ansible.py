@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 
@@ -13,13 +14,23 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ._errors import Refused, VmfleetError
 from ._libvirt._connection import LIBVIRT_IMPORT_ERROR
+from ._patience import patiently
+from ._progress_file import progress_in
 from ._qemu._monitor import QMP_IMPORT_ERROR, QMP_MINIMUM_VERSION
 from ._qemu._secrets import hide_in
+from ._syslog import logging
+
+_Result = t.TypeVar("_Result")
 
 TRANSFER_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
     parallel_channels=dict(type="int"),
     bypass_cache=dict(type="bool"),
     timeout=dict(type="int", default=0),
+)
+
+PROGRESS_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
+    progress_file=dict(type="path"),
+    show_progress=dict(type="bool", default=True),
 )
 
 DOMAIN_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
@@ -100,6 +111,22 @@ def require_timeout(seconds: int) -> None:
     """Raise `Refused` for a negative timeout."""
     if seconds < 0:
         raise Refused(f"Option timeout must not be negative: {seconds}.")
+
+
+@contextlib.contextmanager
+def told(module: AnsibleModule) -> t.Iterator[None]:
+    """What use cases tell meanwhile goes to the host's log and to the controller."""
+    with logging(), progress_in(module.params["progress_file"]):
+        yield
+
+
+async def in_turn(
+    module: AnsibleModule, work: t.Callable[[], t.Coroutine[t.Any, t.Any, _Result]], subject: str
+) -> _Result:
+    """Do ``work`` once no other run is at it; check mode waits for nobody."""
+    if module.check_mode:
+        return await work()
+    return await patiently(work, subject, module.params["timeout"])
 
 
 def fail(module: AnsibleModule, error: VmfleetError | OSError) -> t.NoReturn:

@@ -45,7 +45,11 @@ class NotASaveImage(ImageInvalid):
     """The file carries no save magic at all."""
 
 
-class ImageLocked(Refused):
+class Busy(Refused):
+    """Another run of this collection is at work on it. It ends by itself, and then this can be."""
+
+
+class ImageLocked(Busy):
     """Another process holds the lock of a save image."""
 
 

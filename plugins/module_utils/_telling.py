@@ -44,6 +44,8 @@ class _Subject:
         self.event = event
 
     def tell(self, **changes: t.Any) -> None:
+        if self.event.ended is not None:  # by who still counted
+            return
         self.event = replace(self.event, **changes)
         for listener in tuple(_listeners):
             listener(self.event)

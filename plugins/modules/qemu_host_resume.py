@@ -22,6 +22,7 @@ description:
 extends_documentation_fragment:
   - vmfleet.suspend._attributes
   - vmfleet.suspend._host
+  - vmfleet.suspend._progress
 options:
   load:
     description: See O(vmfleet.suspend.qemu_restore#module:load). Left out, V(eager).
@@ -216,7 +217,10 @@ import asyncio
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
+    PROGRESS_ARGUMENTS,
     fail,
+    in_turn,
+    told,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import (
@@ -227,15 +231,19 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._resume impo
 from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
     interruptible,
 )
-from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
+
+ARGUMENTS = dict(RESUME_ARGUMENTS, **PROGRESS_ARGUMENTS)
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=RESUME_ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         request = resume_request(module.params)
-        with logging():
-            outcome = asyncio.run(interruptible(resume(request, check_mode=module.check_mode)))
+        with told(module):
+            work = in_turn(
+                module, lambda: resume(request, check_mode=module.check_mode), request.store
+            )
+            outcome = asyncio.run(interruptible(work))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:

@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - vmfleet.suspend._attributes
   - vmfleet.suspend._host
+  - vmfleet.suspend._progress
 options:
   qmp_sockets:
     description:
@@ -305,9 +306,12 @@ import asyncio
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
+    PROGRESS_ARGUMENTS,
     fail,
+    in_turn,
     require_libvirt,
     require_qmp,
+    told,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import (
@@ -318,19 +322,23 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend imp
 from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
     interruptible,
 )
-from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
+
+ARGUMENTS = dict(SUSPEND_ARGUMENTS, **PROGRESS_ARGUMENTS)
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=SUSPEND_ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     if module.params["qmp_sockets"]:
         require_qmp(module)
     if module.params["uri"] is not None:
         require_libvirt(module)
     try:
         request = suspend_request(module.params)
-        with logging():
-            outcome = asyncio.run(interruptible(suspend(request, check_mode=module.check_mode)))
+        with told(module):
+            work = in_turn(
+                module, lambda: suspend(request, check_mode=module.check_mode), request.store
+            )
+            outcome = asyncio.run(interruptible(work))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:

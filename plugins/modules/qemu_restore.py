@@ -25,6 +25,7 @@ description:
 extends_documentation_fragment:
   - vmfleet.suspend._attributes
   - vmfleet.suspend._transfer
+  - vmfleet.suspend._progress
 attributes:
   idempotent:
     support: partial
@@ -464,9 +465,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     DOMAIN_ARGUMENTS,
+    PROGRESS_ARGUMENTS,
     REQUIRED_IF,
     TRANSFER_ARGUMENTS,
     fail,
+    in_turn,
     refuse_with_domain,
     refuse_with_managed,
     require_absolute,
@@ -474,6 +477,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     require_path,
     require_qmp,
     require_timeout,
+    told,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
@@ -497,7 +501,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request 
     RestoreRequest,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._run import restore
-from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
 
 # Options that do not go with domain, each with its value when left out.
 NOT_WITH_DOMAIN: dict[str, object] = {
@@ -515,6 +518,7 @@ def argument_spec() -> dict[str, t.Any]:
     return dict(
         TRANSFER_ARGUMENTS,
         **DOMAIN_ARGUMENTS,
+        **PROGRESS_ARGUMENTS,
         path=dict(type="path"),
         qmp_socket=dict(type="path"),
         managed=dict(type="bool", default=False),
@@ -614,8 +618,12 @@ def main() -> None:
     module.no_log_values.update(secrets_in(module.params["argv"] or ()))
     (require_qmp if module.params["domain"] is None else require_libvirt)(module)
     try:
-        with logging():
-            outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
+        with told(module):
+            subject = module.params["domain"] or module.params["path"]
+            work = in_turn(
+                module, lambda: run(module.params, check_mode=module.check_mode), subject
+            )
+            outcome = asyncio.run(interruptible(work))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.plan.warnings:

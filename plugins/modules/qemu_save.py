@@ -22,6 +22,7 @@ description:
 extends_documentation_fragment:
   - vmfleet.suspend._attributes
   - vmfleet.suspend._transfer
+  - vmfleet.suspend._progress
 attributes:
   idempotent:
     support: partial
@@ -396,9 +397,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     DOMAIN_ARGUMENTS,
+    PROGRESS_ARGUMENTS,
     REQUIRED_IF,
     TRANSFER_ARGUMENTS,
     fail,
+    in_turn,
     refuse_with_domain,
     refuse_with_managed,
     require_absolute,
@@ -406,6 +409,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._ansible import (
     require_path,
     require_qmp,
     require_timeout,
+    told,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import VmfleetError
 from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible import (
@@ -422,7 +426,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._save._managed_run
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._outcome import SaveOutcome
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._request import SaveRequest
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._run import save
-from ansible_collections.vmfleet.suspend.plugins.module_utils._syslog import logging
 
 # Options that do not go with domain, each with its value when left out.
 NOT_WITH_DOMAIN: dict[str, object] = {
@@ -441,6 +444,7 @@ def argument_spec() -> dict[str, t.Any]:
     return dict(
         TRANSFER_ARGUMENTS,
         **DOMAIN_ARGUMENTS,
+        **PROGRESS_ARGUMENTS,
         path=dict(type="path"),
         qmp_socket=dict(type="path"),
         managed=dict(type="bool", default=False),
@@ -563,8 +567,12 @@ def main() -> None:
     )
     (require_qmp if module.params["domain"] is None else require_libvirt)(module)
     try:
-        with logging():
-            outcome = asyncio.run(interruptible(run(module.params, check_mode=module.check_mode)))
+        with told(module):
+            subject = module.params["domain"] or module.params["qmp_socket"]
+            work = in_turn(
+                module, lambda: run(module.params, check_mode=module.check_mode), subject
+            )
+            outcome = asyncio.run(interruptible(work))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
     for warning in outcome.warnings:

@@ -11,6 +11,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,9 @@ def test_a_socket_that_blocks_until_somebody_connects_blocks_no_restore(
     guest = tiny_guest(extra=("-chardev", f"socket,id=c0,path={console},server=on"))
     child = subprocess.Popen(guest.argv(), stdin=subprocess.DEVNULL)
     with socket.socket(socket.AF_UNIX) as client:
-        while not console.exists():
+        while client.connect_ex(str(console)) != 0:
             assert child.poll() is None
-        client.connect(str(console))
+            time.sleep(0.05)
         guest.wait_passes(1)
         path = save_away(guest, store)
     child.wait(10)

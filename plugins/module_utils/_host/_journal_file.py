@@ -20,7 +20,7 @@ import stat
 import typing as t
 from dataclasses import dataclass, replace
 
-from .._errors import Refused
+from .._errors import Busy, Refused
 from .._qemu._process import boot_id
 from .._saveimage._lock import lock_holder, store_error
 from .._saveimage._trust import distrust
@@ -34,7 +34,7 @@ _KEPT = 20
 _MOST_BYTES = 64 << 20
 
 
-class AnotherRun(Refused):
+class AnotherRun(Busy):
     """Another run suspends or resumes this host, or has since it was looked at."""
 
 
@@ -216,6 +216,12 @@ class JournalWriter:
             else:
                 self.journal = journal
                 waiting.set_result(None)
+
+
+def refuse_beside_another(directory: str) -> None:
+    """Raise `AnotherRun` while a run writes a journal there: it holds the guests' monitors, too."""
+    if os.path.isdir(directory):
+        os.close(_lock(directory))
 
 
 def _lock(directory: str) -> int:

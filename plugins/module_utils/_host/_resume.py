@@ -20,7 +20,13 @@ from ._bring_back import Returning, bring_back, guest_of
 from ._competing_off import put_all_back
 from ._gone import ENDED_SINCE, image_at, is_gone, store_is_there
 from ._journal import Entry, Journal
-from ._journal_file import Journals, JournalWriter, open_journal, read_journals
+from ._journal_file import (
+    Journals,
+    JournalWriter,
+    open_journal,
+    read_journals,
+    refuse_beside_another,
+)
 from ._look import AT_ONCE
 from ._outcome import GuestResult, HostFailed, HostOutcome
 from ._plan import choose_limits
@@ -54,6 +60,7 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
     group.
     """
     began = time.monotonic()
+    refuse_beside_another(request.journal)
     journals = read_journals(request.journal)
     journal = open_journal(journals, request.store)
     if journal is None:

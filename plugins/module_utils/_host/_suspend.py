@@ -22,7 +22,12 @@ from ._competing_values import UNIT_RESTART, UNIT_START
 from ._discovery import discover
 from ._gone import Gone, look_for_gone
 from ._journal import Journal
-from ._journal_file import JournalWriter, open_journal, read_journals
+from ._journal_file import (
+    JournalWriter,
+    open_journal,
+    read_journals,
+    refuse_beside_another,
+)
 from ._look import look_at, stores_of
 from ._new_journal import entry_of, new_journal, replanned
 from ._outcome import GuestResult, HostFailed, HostOutcome
@@ -57,6 +62,7 @@ async def suspend(request: SuspendRequest, *, check_mode: bool) -> HostOutcome:
     of each guest afterwards.
     """
     began = time.monotonic()
+    refuse_beside_another(request.journal)
     sight = await _look(request)
     if sight.plan.problems:
         raise Refused(

@@ -20,6 +20,7 @@ import typing as t
 from urllib.parse import urlsplit
 
 from .._errors import LibvirtError, Refused
+from .._telling import tell_bytes
 from .._uninterrupted import finished_first, uninterrupted
 from ._domain import OFF_BECAUSE, STATES, Domain
 from ._virsh import lacks_channels, virsh
@@ -43,6 +44,7 @@ _PAUSED_STARTING_UP = 11
 _PAUSED = 3
 _SHUTOFF = 5
 _STOP_EVERY_SECONDS = 0.5
+_TELL_EVERY_SECONDS = 1.0
 _Result = t.TypeVar("_Result")
 
 
@@ -300,10 +302,13 @@ class Connection:
         """``has_begun``: the job that runs on the domain is this one, and not somebody else's whose
         end it waits for."""
         job, cancelled = asyncio.ensure_future(work), False
+        telling = asyncio.ensure_future(self._tell_progress(uuid))
         try:
             await asyncio.wait([job], timeout=timeout_seconds)
         except asyncio.CancelledError:
             cancelled = True
+        finally:
+            telling.cancel()
         if not job.done():
 
             def abort() -> None:
@@ -315,6 +320,17 @@ class Connection:
         if cancelled and job.exception() is not None:
             raise asyncio.CancelledError
         job.result()
+
+    async def _tell_progress(self, uuid: str) -> None:
+        """How far libvirt's job is, again and again."""
+        while True:
+            await asyncio.sleep(_TELL_EVERY_SECONDS)
+            with contextlib.suppress(LibvirtError):
+                stats = await self._do("Asking for the job", lambda: self._lookup(uuid).jobStats())
+                total = stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_TOTAL)
+                if total:
+                    left = stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_REMAINING, 0)
+                    tell_bytes(total - left, total)
 
     async def _stop(self, job: asyncio.Future[None], stop: t.Callable[[], object]) -> None:
         """Until the job is over: it may not have begun, or be past the point of no return."""

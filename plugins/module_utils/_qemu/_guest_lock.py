@@ -18,11 +18,11 @@ import socket
 import struct
 import typing as t
 
-from .._errors import Refused
+from .._errors import Busy
 from ._process import ProcessIdentity
 
 
-class GuestLocked(Refused):
+class GuestLocked(Busy):
     """Another run is working on this guest."""
 
 
@@ -45,6 +45,21 @@ def _holder(address: bytes) -> int | None:
     return int(struct.unpack("3i", peer)[0]) or None
 
 
+def _locked(holder: int | None, qmp_socket: str) -> GuestLocked:
+    return GuestLocked(
+        f"Another run{f' (pid {holder})' if holder else ''} is saving or restoring the guest on "
+        f"{qmp_socket}. Wait for it to end.",
+        holder_pid=holder,
+    )
+
+
+def refuse_locked(process: ProcessIdentity | None, qmp_socket: str) -> None:
+    """Raise `GuestLocked` when another run of ours is at work on this QEMU."""
+    holder = _holder(_address(process, qmp_socket))
+    if holder not in (None, os.getpid()):
+        raise _locked(holder, qmp_socket)
+
+
 @contextlib.contextmanager
 def guest_lock(process: ProcessIdentity | None, qmp_socket: str) -> t.Iterator[None]:
     """Hold the lock of one QEMU. Raises `GuestLocked` naming the holder's pid."""
@@ -55,11 +70,6 @@ def guest_lock(process: ProcessIdentity | None, qmp_socket: str) -> t.Iterator[N
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
-            holder = _holder(address)
-            raise GuestLocked(
-                f"Another run{f' (pid {holder})' if holder else ''} is saving or restoring the "
-                f"guest on {qmp_socket}. Wait for it to end.",
-                holder_pid=holder,
-            ) from None
+            raise _locked(_holder(address), qmp_socket) from None
         lock.listen(1)
         yield

@@ -17,6 +17,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import GuestLost, MigrationFailed, MonitorError, VmfleetError
+from .._telling import tell_bytes
 from .._uninterrupted import uninterrupted
 from ._deadline import Deadline
 from ._monitor import MigrationEvents, Monitor, MonitorLost
@@ -59,6 +60,13 @@ def report_of(reply: t.Mapping[str, t.Any], seconds: float) -> MigrationReport:
         normal_pages=ram.get("normal", 0),
         zero_pages=ram.get("duplicate", 0),
     )
+
+
+def _tell(reply: t.Mapping[str, t.Any]) -> None:
+    """How far a source is; a destination has no counts."""
+    ram = reply.get("ram", {})
+    if ram.get("total"):
+        tell_bytes(ram["total"] - ram.get("remaining", 0), ram["total"])
 
 
 def _completed(reply: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
@@ -131,6 +139,7 @@ class Migration:
     ) -> t.Mapping[str, t.Any]:
         while True:
             reply = await self._query(deadline)
+            _tell(reply)
             if reply.get("status") in _ENDED:
                 return reply
             deadline.check(f"QEMU was busy with {command}")
@@ -151,6 +160,7 @@ class Migration:
     ) -> t.Any:
         """Wait for an answer as long as QEMU lives and the deadline allows: while it loads, QEMU's
         main loop answers nobody until all RAM is read."""
+        read_before = self._read_bytes()
         asked = asyncio.ensure_future(
             self._monitor.execute(command, arguments, timeout_seconds=None)
         )
@@ -160,12 +170,28 @@ class Migration:
                 await asyncio.wait([asked], timeout=_POLL_SECONDS)
                 if asked.done():
                     return asked.result()
+                self._tell_read(read_before)
                 deadline.check(f"QEMU did not answer {command}")
                 if self._process is not None and not is_alive(self._process):
                     raise MonitorLost(f"QEMU ended before it answered {command}.")
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
+
+    def _read_bytes(self) -> int | None:
+        """What QEMU has read so far, by the kernel's count; None where that is not to be seen."""
+        if self._process is None:
+            return None
+        path = f"/proc/{self._process.pid}/io"
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as counts:
+            return int(counts.readline().partition(":")[2])  # rchar comes first
+        return None
+
+    def _tell_read(self, before: int | None) -> None:
+        """How much of its image a destination has read, while it answers nobody."""
+        now = self._read_bytes()
+        if before is not None and now is not None and now > before:
+            tell_bytes(now - before, None)
 
     async def cancel(self) -> None:
         """Cancel what runs and wait until it has ended; harmless when nothing runs.

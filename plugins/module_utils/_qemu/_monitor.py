@@ -21,6 +21,8 @@ import typing as t
 
 from .._errors import MonitorError, QmpCommandError
 from .._uninterrupted import within
+from ._guest_lock import refuse_locked
+from ._process import identify
 
 QMP_MINIMUM_VERSION = "0.0.3"
 QMP_IMPORT_ERROR: str | None = None
@@ -47,6 +49,10 @@ class NoListener(MonitorError):
     """Nothing listens on the socket: no such file, or its server is gone."""
 
 
+class MonitorHeld(MonitorError):
+    """Another client has the monitor, which serves one at a time."""
+
+
 class _NotQmp(MonitorError):
     """What came first on the connection was no greeting."""
 
@@ -61,8 +67,8 @@ def _absent(path: str, exc: OSError) -> NoListener:
     )
 
 
-def _held(path: str, timeout_seconds: float) -> MonitorError:
-    return MonitorError(
+def _held(path: str, timeout_seconds: float) -> MonitorHeld:
+    return MonitorHeld(
         f"The monitor {path} accepted a connection but sent no greeting within "
         f"{timeout_seconds:g} s. A QMP socket serves one client at a time: another client "
         "(virsh, a monitoring agent, a second run of this module) probably holds it. "
@@ -139,8 +145,9 @@ class Monitor:
     async def connect(cls, path: str, timeout_seconds: float = CONNECT_SECONDS) -> Monitor:
         """Open the socket and negotiate.
 
-        Raises `NoListener` when nothing listens, `MonitorError` when another client holds it,
-        permission is missing or the peer does not speak QMP.
+        Raises `NoListener` when nothing listens, `GuestLocked` when another run of ours holds it,
+        `MonitorHeld` when another client does, `MonitorError` when permission is missing or the
+        peer does not speak QMP.
         """
         try:
             return await cls._connect_once(path, timeout_seconds)
@@ -154,8 +161,13 @@ class Monitor:
         sock = await _open_socket(path, timeout_seconds)
         size = struct.calcsize("3i")
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        client = await _greet(sock, path, timeout_seconds)
-        return cls(path, client, struct.unpack("3i", peer)[0])
+        peer_pid = int(struct.unpack("3i", peer)[0])
+        try:
+            client = await _greet(sock, path, timeout_seconds)
+        except MonitorHeld:
+            refuse_locked(identify(peer_pid), path)
+            raise
+        return cls(path, client, peer_pid)
 
     async def reconnect(self, timeout_seconds: float = CONNECT_SECONDS) -> None:
         """A new session on the same socket, after the old one broke."""
