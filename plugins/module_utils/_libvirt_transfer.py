@@ -8,6 +8,7 @@ so there is nothing to negotiate step by step."""
 from __future__ import annotations
 
 from ._errors import Refused
+from ._measured import Measured
 from ._qemu._negotiation import MAPPED_RAM, MOST_CHANNELS, Negotiated
 
 _ENOUGH_CHANNELS = 4
@@ -20,28 +21,35 @@ def left_to_libvirt(
     bypass_cache_asked: bool | None,
     cpu_count: int,
     may_choose: bool = True,
+    measured: Measured | None = None,
 ) -> Negotiated:
-    """``may_choose``: this libvirt can be told how many channels. Raises `Refused`."""
+    """``may_choose``: this libvirt can be told how many channels; ``measured``: what decides where
+    nothing was asked for, of a sparse image. Raises `Refused`."""
     if channels_asked is not None and not 1 <= channels_asked <= MOST_CHANNELS:
         raise Refused(
             f"parallel_channels is a number from 1 to {MOST_CHANNELS}, not {channels_asked}."
         )
     mapped = layout == MAPPED_RAM
-    preferred = min(cpu_count, _ENOUGH_CHANNELS) if may_choose else 1
+    known = measured if mapped else None
+    preferred, why = 1, "one stream"
+    if mapped and may_choose:
+        preferred = known.channels if known else min(cpu_count, _ENOUGH_CHANNELS)
+        usual = f"one for each of {cpu_count} processors, at most {_ENOUGH_CHANNELS}"
+        why = known.why_channels if known else usual
+    bypass_cache, why_cache = bool(bypass_cache_asked), "asked for"
+    if bypass_cache_asked is None:
+        bypass_cache = known.bypass_cache if known else False
+        why_cache = known.why_bypass_cache if known else "libvirt's default"
     return Negotiated(
         layout=layout,
         channels=(channels_asked or preferred) if mapped else 0,
-        bypass_cache=bool(bypass_cache_asked),
+        bypass_cache=bypass_cache,
         capabilities_on=("mapped-ram", "multifd") if mapped else (),
         apply=(),
         put_back=(),
         reasons={
-            "bypass_cache": "libvirt's default" if bypass_cache_asked is None else "asked for",
-            "parallel_channels": "asked for"
-            if channels_asked
-            else f"one for each of {cpu_count} processors, at most {_ENOUGH_CHANNELS}"
-            if mapped and may_choose
-            else "one stream",
+            "bypass_cache": why_cache,
+            "parallel_channels": "asked for" if channels_asked else why,
         },
         degraded=(),
         exit_on_error_supported=False,

@@ -27,6 +27,7 @@ libc6-dev|2.28|for_the_binding test -e /usr/include/errno.h|libvirt-python is bu
 python3-venv|3.11|distribution_has_venv|the role kvm_host makes an environment with the system Python
 python3-dev|3.11|for_the_binding python_has_headers|libvirt-python is built with it
 python3-libvirt|9.0|distribution_has_binding|the role qemu_conf asks the daemon with the system Python
+libfuse3-3|3|has_fuse|a store that is slow in one way, which the tests measure, is a FUSE filesystem
 dropbear-bin|2020|command -v dropbear|an ssh server without a service, for hosts that the tests reach over ssh
 openssh-client|8|command -v ssh|with which Ansible reaches them
 augeas-tools|1.10|command -v augtool|the lens that the role qemu_conf mends is read with it
@@ -106,6 +107,10 @@ libvirt_is_recent() {
 # What builds the binding is needed once: the binding stays in its environment.
 for_the_binding() { # CHECK...
     libvirt_binding_is_there || "$@"
+}
+
+has_fuse() {
+    compgen -G '/usr/lib*/*/libfuse3.so.3' >/dev/null
 }
 
 distribution_has_binding() {

@@ -128,6 +128,7 @@ def _described(path: str, guest: Guest) -> HostGuest:
         blockers=guest.blocked_reasons,
         cannot_save=refusal,
         unit=membership.unit.name if membership is not None else None,
+        hypervisor=guest.qemu_version,
     )
 
 
@@ -176,6 +177,7 @@ async def _domain(
         cannot_save=refusal,
         autostart=domain.autostart,
         persistent=domain.persistent,
+        hypervisor=connection.hypervisor,
     )
 
 

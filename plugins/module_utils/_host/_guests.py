@@ -37,7 +37,8 @@ class HostGuest:
     what an image would hold at most by that; both None where nobody can tell. ``disks``: files and
     devices behind its disks. ``blockers``: QEMU's own words against a migration.
     ``cannot_save``: why it cannot be saved now, None when it can. ``unit``: the systemd unit that
-    runs it. ``autostart``, ``persistent``: of domains.
+    runs it. ``autostart``, ``persistent``: of domains. ``hypervisor``: QEMU's or libvirt's
+    version.
     """
 
     name: str
@@ -54,6 +55,7 @@ class HostGuest:
     unit: str | None = None
     autostart: bool | None = None
     persistent: bool | None = None
+    hypervisor: str = ""
 
     @property
     def key(self) -> str:

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from .._errors import Refused, VmfleetError
 from .._failure import words_of
+from .._store_speed import for_saving
 from ._forecast import rate
 from ._guests import HostGuest
 from ._journal import Journal
 from ._plan import Seen, Store
-from ._requests import DISABLE, SuspendRequest, save_request
+from ._requests import DISABLE, SuspendRequest, image_path, save_request
 from ._single import save_one
 from ._together import at_most
 
@@ -61,14 +62,34 @@ def _device(path: str) -> int:
         return 0
 
 
-def stores_of(seen: t.Iterable[Seen], journals: t.Sequence[Journal]) -> tuple[Store, ...]:
-    """Filesystems that the images go to, and how fast past saves were there."""
+def speeds_of(
+    request: SuspendRequest, guests: t.Iterable[HostGuest], *, may_measure: bool
+) -> dict[str, float]:
+    """By directory how fast it takes what all saves at once write, in bytes per second, as far as
+    that was or now may be measured. To be called in a thread; before the saves, which would
+    disturb it."""
+    speeds: dict[str, float] = {}
+    for guest in guests:
+        wish = request.wishes.of(guest)
+        path = wish.save.get("path") or image_path(request.store, guest)
+        measured = for_saving(
+            path, guest.hypervisor, guest.memory_bytes or 0, may_measure=may_measure
+        )
+        if measured is not None:
+            speeds[os.path.dirname(path)] = measured.bytes_per_second
+    return speeds
+
+
+def stores_of(
+    seen: t.Iterable[Seen], journals: t.Sequence[Journal], speeds: t.Mapping[str, float]
+) -> tuple[Store, ...]:
+    """Filesystems that the images go to, and how fast past saves were there, else the store."""
     directories: dict[int, str] = {}
     for one in seen:
         if one.save is not None and one.path is not None:
             directories.setdefault(one.device, os.path.dirname(one.path))
     return tuple(
-        Store(device, path, _free_bytes(path), measured(path, journals))
+        Store(device, path, _free_bytes(path), measured(path, journals), speeds.get(path))
         for device, path in sorted(directories.items())
     )
 

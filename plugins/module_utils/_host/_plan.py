@@ -27,12 +27,20 @@ _ACTIONS = {SHUTDOWN: "it will be shut down", LEAVE: "it will be left running"}
 @dataclass(frozen=True)
 class Store:
     """A filesystem that images go to. ``device``: its st_dev; ``rate``: bytes per second and guest
-    of past saves, None where there were none."""
+    of past saves, None where there were none; ``speed``: bytes per second of the store as it was
+    measured, None where it was not."""
 
     device: int
     path: str
     free_bytes: int
     rate: float | None
+    speed: float | None = None
+
+    def rate_beside(self, others: int) -> float | None:
+        """Bytes per second of one save beside ``others``: past ones say best."""
+        if self.rate is None and self.speed is not None:
+            return self.speed / (others + 1)
+        return self.rate
 
 
 @dataclass(frozen=True)
@@ -148,9 +156,10 @@ class HostPlan:
                     "path": store.path,
                     "free_bytes": store.free_bytes,
                     "needed_bytes": self.needed_bytes(store.device),
-                    "measured_bytes_per_second": round(store.rate) if store.rate else None,
+                    "measured_bytes_per_second": round(rate) if rate else None,
                 }
                 for store in self.stores
+                for rate in [store.rate or store.speed]
             ],
             "competing": [starter.as_dict() for starter in self.competing],
             "problems": list(self.problems),
@@ -187,7 +196,8 @@ def make_plan(
     limits = choose_limits(request.max_concurrent, cpu_count)
     tier_of, position = _tiers_of(seen)
     in_order = sorted(seen, key=lambda one: position[one.guest.key])
-    rates = {store.device: store.rate for store in stores}
+    beside = min(limits.per_store, max(1, len(seen))) - 1
+    rates = {store.device: store.rate_beside(beside) for store in stores}
     loads = [_load(one, tier_of[one.guest.key], rates) for one in in_order if one.save is not None]
     roomy = _with_room(loads, stores)
     timely = _in_time(request, [load for load in loads if load.key in roomy], limits)

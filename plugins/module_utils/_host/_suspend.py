@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .._errors import Refused, VmfleetError
 from .._failure import words_of
-from .._uninterrupted import uninterrupted
+from .._uninterrupted import in_thread, uninterrupted
 from ._bring_back import Returning, bring_back
 from ._competing import find
 from ._competing_off import apply_disable, plan_disable, put_all_back
@@ -28,7 +28,7 @@ from ._journal_file import (
     read_journals,
     refuse_beside_another,
 )
-from ._look import look_at, stores_of
+from ._look import look_at, speeds_of, stores_of
 from ._new_journal import entry_of, new_journal, replanned
 from ._outcome import GuestResult, HostFailed, HostOutcome
 from ._plan import GuestPlan, HostPlan, make_plan
@@ -63,7 +63,7 @@ async def suspend(request: SuspendRequest, *, check_mode: bool) -> HostOutcome:
     """
     began = time.monotonic()
     refuse_beside_another(request.journal)
-    sight = await _look(request)
+    sight = await _look(request, may_measure=not check_mode)
     if sight.plan.problems:
         raise Refused(
             "This host was not suspended, and nothing was touched. "
@@ -92,7 +92,7 @@ def _begin_journal(request: SuspendRequest, sight: Sight) -> JournalWriter:
     return JournalWriter.resume(request.journal, sight.journal)
 
 
-async def _look(request: SuspendRequest) -> Sight:
+async def _look(request: SuspendRequest, *, may_measure: bool) -> Sight:
     journals = read_journals(request.journal)
     journal = open_journal(journals, request.store)
     found = await discover(request.qmp_sockets, request.uri)
@@ -105,11 +105,12 @@ async def _look(request: SuspendRequest) -> Sight:
     uri = next((guest.source.uri for guest in guests if guest.source.uri is not None), None)
     competing = await find(uri, guests, request.qemu_conf, named)
     own_units = {one.name for one in competing if one.kind in (UNIT_RESTART, UNIT_START)}
+    speeds = await in_thread(lambda: speeds_of(request, guests, may_measure=may_measure))
     seen = await look_at(request, guests, own_units)
     plan = make_plan(
         request,
         seen,
-        stores_of(seen, journals.journals),
+        stores_of(seen, journals.journals, speeds),
         competing,
         [one.reason for one in found.unanswered if not one.dead],
         cpu_count=len(os.sched_getaffinity(0)),

@@ -167,6 +167,11 @@ class Connection:
             return False
         return True
 
+    @property
+    def hypervisor(self) -> str:
+        """What moves the RAM here, for who remembers how fast that was."""
+        return f"libvirt {_dotted(self.version)}"
+
     async def close(self) -> None:
         """Let go of both; a broken connection is fine."""
         for connection in (self._first, self._second):

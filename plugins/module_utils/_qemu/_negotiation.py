@@ -14,6 +14,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._errors import Refused
+from .._measured import Measured
 
 MAPPED_RAM = "mapped-ram"
 SEQUENTIAL = "sequential"
@@ -51,7 +52,7 @@ class Ask:
 
     ``direction``: "save" or "restore"; ``layout``: "mapped-ram" or "sequential";
     ``direct_io_proved``: whether this program did O_DIRECT I/O on the image itself (False: the
-    filesystem refused it; None: not tried).
+    filesystem refused it; None: not tried); ``measured``: what decides where nothing was asked for.
     """
 
     direction: str
@@ -61,6 +62,7 @@ class Ask:
     max_bandwidth_bytes: int | None
     cpu_count: int
     direct_io_proved: bool | None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ def _decide_channels(ask: Ask, offer: Offer) -> tuple[int, str]:
                 "(image_version 3, or image_format sparse)."
             )
         return 0, "the sequential layout is one stream"
+    if ask.channels is None and ask.measured is not None:
+        return ask.measured.channels, ask.measured.why_channels
     if ask.channels is None:
         channels = max(1, min(ask.cpu_count, _ENOUGH_CHANNELS))
         return channels, (
@@ -216,6 +220,8 @@ def _decide_bypass_cache(ask: Ask, offer: Offer) -> tuple[bool, str]:
     if ask.bypass_cache is False:
         return False, "asked for"
     obstacle = _bypass_cache_obstacle(ask, offer)
+    if ask.bypass_cache is None and obstacle is None and ask.measured is not None:
+        return ask.measured.bypass_cache, ask.measured.why_bypass_cache
     if ask.bypass_cache is None:
         return False, obstacle or "left off: not measured on this store"
     if obstacle is not None:

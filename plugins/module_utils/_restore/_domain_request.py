@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from .._measured import Measured
+
 
 @dataclass(frozen=True)
 class DomainRestoreRequest:
@@ -24,6 +26,7 @@ class DomainRestoreRequest:
     allow: frozenset[str] = frozenset()
     remove_image: bool = False
     timeout_seconds: float = 0
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         # libvirt takes a relative path from its own directory (T8).

@@ -34,6 +34,7 @@ from .._saveimage._protection import replaceable
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._relabel import as_sparse, as_version_3
 from .._saveimage._verify import Structure, verify_structure
+from .._store_speed import for_restoring
 from .._telling import RESTORING, Steps, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._checks import look_at_image, refuse_problems
@@ -120,6 +121,8 @@ class _Restore(Steps):
             run_afterwards=wanted,
         )
         found = domain.state if domain is not None and domain.active else "absent"
+        if step is Step.LOAD:
+            await self._learn_speed()
         plan = self._plan(step, reason, wanted)
         if step is Step.NOTHING:
             return await uninterrupted(self._nothing_left(plan, found))
@@ -132,6 +135,15 @@ class _Restore(Steps):
         # No cancellation from here on: the guest is there, and must not stay half restored.
         await uninterrupted(self._loaded(wanted))
         return self._outcome(plan, found, "running" if wanted else "paused", changed=True)
+
+    async def _learn_speed(self) -> None:
+        request, hypervisor = self.request, self.connection.hypervisor
+        if None in (request.parallel_channels, request.bypass_cache):
+            size, may = self.structure.allocated_bytes, not self.check_mode
+            measured = await in_thread(
+                lambda: for_restoring(request.path, hypervisor, size, may_measure=may)
+            )
+            self.request = replace(request, measured=measured)
 
     async def _loaded_by_us(self, domain: Domain | None) -> bool:
         notes = life_notes(read_prefix(self.fd, self.image.path))
@@ -180,6 +192,7 @@ class _Restore(Steps):
                 bypass_cache_asked=self.request.bypass_cache,
                 cpu_count=len(os.sched_getaffinity(0)),
                 may_choose=recent and can_say_channels(),
+                measured=self.request.measured,
             ),
             reason=reason,
             checks=tuple(checks),

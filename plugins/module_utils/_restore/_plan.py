@@ -240,6 +240,7 @@ def plan_load(
             max_bandwidth_bytes=None,
             cpu_count=cpu_count,
             direct_io_proved=direct_io_proved,
+            measured=None if mapped_bytes else request.measured,
         ),
         guest.offer,
     )

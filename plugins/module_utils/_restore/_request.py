@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from .._measured import Measured
+
 EAGER = "eager"
 LAZY = "lazy"
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """The options of qemu_restore, None where left out."""
+    """The options of qemu_restore, None where left out; ``measured``: what a run knows of the
+    store's speed."""
 
     path: str
     qmp_socket: str | None = None
@@ -32,6 +35,7 @@ class RestoreRequest:
     load: str = EAGER
     prefetch: str = "background"
     timeout_seconds: float = 0
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         # One file, one name: runs find each other's leftovers by it.

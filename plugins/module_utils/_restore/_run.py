@@ -26,6 +26,7 @@ from .._qemu._process import boot_id, find_with, is_alive, runs_with
 from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
+from .._store_speed import for_restoring
 from .._telling import RESTORING, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._checks import check_trust, refuse_problems
@@ -237,6 +238,8 @@ class _Restore:
         mapped = self._mapped_in(guest)
         if self._starter.launched is None:
             self._starter.look_again(guest.process, self._wanted if mapped else None)
+        if not mapped:
+            await self._learn_speed(guest)
         waiting = WaitingQemu(self._session, self._request, monitor, guest, mapped)
         plan = await waiting.plan(self._starter)
         if self._check_mode or plan.negotiated is None:
@@ -257,6 +260,15 @@ class _Restore:
         return self._report.outcome(
             plan, guest, self._session.guest_state, changed=True, report=report
         )
+
+    async def _learn_speed(self, guest: Guest) -> None:
+        request, version = self._request, guest.qemu_version
+        if None in (request.parallel_channels, request.bypass_cache):
+            size, may = self._session.structure.allocated_bytes, not self._check_mode
+            measured = await in_thread(
+                lambda: for_restoring(request.path, version, size, may_measure=may)
+            )
+            self._request = replace(request, measured=measured)
 
     def _mapped_in(self, guest: Guest) -> tuple[ImageBlock, ...]:
         """RAM blocks that the waiting QEMU was told to map from the image. Raises `Refused` when it

@@ -37,6 +37,7 @@ from .._saveimage._lock import is_at
 from .._saveimage._prefix import ALIGNMENT_BYTES, read_prefix
 from .._saveimage._publish import PartialImage, check_target, partial_path
 from .._saveimage._verify import Structure
+from .._store_speed import for_saving
 from .._telling import SAVING, Steps, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._domain_absent import save_of_absent_domain
@@ -94,6 +95,7 @@ class _Save(Steps):
             return await save_of_absent_domain(self.request, domain, check_mode=self.check_mode)
         check_domain(domain)  # a job would keep QEMU from being asked
         check_domain(domain, await blockers_of(self.connection, domain.uuid))
+        await self._learn_speed(domain)
         # Nothing is removed for a save that would then be refused.
         await self._plan(domain, describe_target(path), None)
         left = await treat_leftover(self.request, domain, check_mode=self.check_mode)
@@ -122,6 +124,15 @@ class _Save(Steps):
             structure, kind = await uninterrupted(self._finish(domain, plan, image, label_before))
         plan = replace(plan, recovers=recovers, kind=kind)
         return self._outcome(plan, domain, existing, structure)
+
+    async def _learn_speed(self, domain: Domain) -> None:
+        request, hypervisor = self.request, self.connection.hypervisor
+        if None in (request.parallel_channels, request.bypass_cache):
+            may = not self.check_mode
+            measured = await in_thread(
+                lambda: for_saving(request.path, hypervisor, domain.memory_bytes, may_measure=may)
+            )
+            self.request = replace(request, measured=measured)
 
     async def _plan(
         self, domain: Domain, existing: SavedImage | None, direct_io_proved: bool | None

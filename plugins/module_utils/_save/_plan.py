@@ -283,6 +283,7 @@ def plan_save(
             max_bandwidth_bytes=request.max_bandwidth,
             cpu_count=cpu_count,
             direct_io_proved=direct_io_proved,
+            measured=request.measured,
         ),
         guest.offer,
     )

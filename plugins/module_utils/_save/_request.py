@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from .._measured import Measured
 from .._qemu._systemd_unit import Unit
 
 
@@ -16,7 +17,8 @@ from .._qemu._systemd_unit import Unit
 class SaveRequest:
     """The options of qemu_save, None where left out. Units: bytes per second, seconds.
 
-    ``unit``: no option, but what a run finds to stop in place of telling QEMU to quit.
+    ``unit`` and ``measured``: no options, but what a run finds to stop in place of telling QEMU to
+    quit, and what is known of the store's speed.
     """
 
     path: str
@@ -37,6 +39,7 @@ class SaveRequest:
     qemu_conf: str = "/etc/libvirt/qemu.conf"
     systemd_unit: str | None = None
     unit: Unit | None = None
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         # One file, one name: runs find each other's leftovers by it.
