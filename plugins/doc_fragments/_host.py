@@ -169,6 +169,21 @@ options:
       remove_image:
         description: See O(vmfleet.suspend.qemu_restore#module:remove_image).
         type: bool
+      ready_check:
+        description: See O(vmfleet.suspend.qemu_restore#module:ready_check).
+        type: dict
+        suboptions:
+          tcp:
+            description: C(HOST:PORT) that shall accept a connection from the host.
+            type: str
+          agent:
+            description: Whether the guest's agent shall answer.
+            type: bool
+            default: false
+          timeout:
+            description: Seconds that are waited at most.
+            type: int
+            default: 60
 requirements:
   - QEMU >= 9.1 (9.0 without O(bypass_cache))
   - Python >= 3.8

@@ -28,6 +28,10 @@ options:
     description: See O(vmfleet.suspend.qemu_restore#module:load). Left out, V(eager).
     type: str
     choices: [eager, lazy]
+  sync_clock:
+    description: See O(vmfleet.suspend.qemu_restore#module:sync_clock).
+    type: bool
+    default: true
 seealso:
   - module: vmfleet.suspend.qemu_host_suspend
   - module: vmfleet.suspend.qemu_restore
@@ -183,6 +187,14 @@ guests:
       sample:
         - stopped the vCPUs
         - quit QEMU
+    clock:
+      description: See RV(vmfleet.suspend.qemu_restore#module:clock). Null unless it was resumed.
+      type: dict
+      returned: always
+    ready:
+      description: See RV(vmfleet.suspend.qemu_restore#module:ready). Null unless it was resumed.
+      type: dict
+      returned: always
 images:
   description: Paths of the images of these guests.
   returned: always

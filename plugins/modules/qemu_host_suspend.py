@@ -272,6 +272,14 @@ guests:
       sample:
         - stopped the vCPUs
         - quit QEMU
+    clock:
+      description: See RV(vmfleet.suspend.qemu_restore#module:clock). Null unless it was resumed.
+      type: dict
+      returned: always
+    ready:
+      description: See RV(vmfleet.suspend.qemu_restore#module:ready). Null unless it was resumed.
+      type: dict
+      returned: always
 images:
   description: Paths of the images of these guests.
   returned: always

@@ -155,6 +155,31 @@ options:
     description: Remove the image once the guest runs.
     type: bool
     default: false
+  sync_clock:
+    description:
+      - Whether the guest's clock is set through its agent once it runs. It stood still since the
+        save. A clock that is right to a tenth of a second is left alone.
+      - A guest without an agent keeps its clock. Nothing about it fails the restore;
+        RV(ignore:clock) tells.
+    type: bool
+    default: true
+  ready_check:
+    description:
+      - What is waited for once the guest runs. A guest that is not ready in time is a warning, and
+        RV(ignore:ready) tells.
+    type: dict
+    suboptions:
+      tcp:
+        description: C(HOST:PORT) that shall accept a connection from the host.
+        type: str
+      agent:
+        description: Whether the guest's agent shall answer.
+        type: bool
+        default: false
+      timeout:
+        description: Seconds that are waited at most.
+        type: int
+        default: 60
 notes:
   - An image's recorded command line is code. It is run only if the image and every directory on the
     way to it belong to root or to the user of this module and nobody else may write there (a sticky
@@ -451,6 +476,49 @@ plan:
           an image.
       type: str
       returned: where SELinux confines QEMU
+announced:
+  description:
+    - Whether QEMU was told to have the guest's network cards announce themselves once more, now
+      that its vCPUs run. Null for domains of libvirt.
+  returned: when the guest runs by this run
+  type: bool
+  sample: true
+clock:
+  description: The guest's clock, null with O(sync_clock=false).
+  returned: when the guest runs by this run
+  type: dict
+  sample:
+    agent: answered
+    skew_before_seconds: -3612.4
+    skew_after_seconds: 0.003
+    error: null
+  contains:
+    agent:
+      description:
+        - V(answered), V(absent) (the guest has none), V(silent) (it does not answer), V(held)
+          (another client has its socket), V(refused), or V(unknown).
+      type: str
+      returned: always
+    skew_before_seconds:
+      description: The guest's clock minus the host's, null where it could not be read.
+      type: float
+      returned: always
+    skew_after_seconds:
+      description: The same afterwards.
+      type: float
+      returned: always
+    error:
+      description: What the agent said.
+      type: str
+      returned: always
+ready:
+  description: What came of O(ready_check).
+  returned: when the guest runs by this run, with O(ready_check)
+  type: dict
+  sample:
+    ready: true
+    seconds: 1.2
+    reason: null
 duration_seconds:
   description: Seconds of the whole run.
   returned: success
@@ -484,6 +552,10 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible imp
     interruptible,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._secrets import secrets_in
+from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._afterwards import (
+    wanted_of,
+    with_presence,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._domain_request import (
     DomainRestoreRequest,
     ManagedRestoreRequest,
@@ -525,6 +597,15 @@ def argument_spec() -> dict[str, t.Any]:
         argv=dict(type="list", elements="str"),
         trust_recorded_argv=dict(type="bool", default=False),
         systemd_unit=dict(type="str"),
+        sync_clock=dict(type="bool", default=True),
+        ready_check=dict(
+            type="dict",
+            options=dict(
+                tcp=dict(type="str"),
+                agent=dict(type="bool", default=False),
+                timeout=dict(type="int", default=60),
+            ),
+        ),
         reset_shared_memory=dict(type="bool", default=False),
         load=dict(type="str", choices=["eager", "lazy"], default="eager"),
         prefetch=dict(type="str", choices=["none", "background", "full"], default="background"),
@@ -598,7 +679,16 @@ def managed_request_from(params: t.Mapping[str, t.Any]) -> ManagedRestoreRequest
 
 
 async def run(params: t.Mapping[str, t.Any], *, check_mode: bool) -> RestoreOutcome:
-    """Restore as the options say."""
+    """Restore as the options say, and look after the guest once it runs."""
+    wanted = wanted_of(params["sync_clock"], params["ready_check"])
+    outcome = await _restore(params, check_mode=check_mode)
+    if check_mode or params["rehearse"]:
+        return outcome
+    uri = params["uri"] if params["domain"] is not None else None
+    return await with_presence(outcome, wanted, uri=uri, domain=params["domain"])
+
+
+async def _restore(params: t.Mapping[str, t.Any], *, check_mode: bool) -> RestoreOutcome:
     if params["managed"]:
         return await restore_managed(managed_request_from(params), check_mode=check_mode)
     if params["domain"] is not None:
@@ -626,7 +716,8 @@ def main() -> None:
             outcome = asyncio.run(interruptible(work))
     except (VmfleetError, OSError) as exc:
         fail(module, exc)
-    for warning in outcome.plan.warnings:
+    presence = outcome.presence.warnings if outcome.presence is not None else ()
+    for warning in (*outcome.plan.warnings, *presence):
         module.warn(warning)
     module.exit_json(**outcome.as_result())
 

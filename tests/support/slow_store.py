@@ -105,7 +105,7 @@ class _PassOn(fuse.Operations):
         os.chown(self._at(path), uid, gid)
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
-        os.utime(self._at(path), ns=times)
+        os.utime(self._at(path), ns=times or (time.time_ns(), time.time_ns()))
 
     def statfs(self, path: str) -> dict[str, Any]:
         store = os.statvfs(self._at(path))

@@ -38,6 +38,12 @@ def figures(direct, buffered):
     return found
 
 
+def chosen(direct, buffered):
+    measured = choose(figures(direct, buffered))
+    assert measured is not None
+    return measured
+
+
 @pytest.mark.parametrize(
     ("direct", "buffered", "expected"),
     [
@@ -60,7 +66,7 @@ def figures(direct, buffered):
     ],
 )
 def test_o_direct_unless_buffered_is_clearly_faster_and_few_channels(direct, buffered, expected):
-    measured = choose(figures(direct, buffered))
+    measured = chosen(direct, buffered)
     assert (measured.bypass_cache, measured.channels) == expected
 
 
@@ -69,16 +75,16 @@ def test_without_figures_nothing_is_chosen():
 
 
 def test_the_words_tell_the_figures():
-    measured = choose(figures([3.6, 3.6], [4000, 4100]))
+    measured = chosen([3.6, 3.6], [4000, 4100])
     figures_told = "measured on this store: O_DIRECT 4 MiB/s, buffered 4000 MiB/s"
     assert measured.why_bypass_cache == figures_told
     assert measured.why_channels == "measured on this store: 4000 MiB/s with 1, 4100 MiB/s with 4"
-    without = choose(figures([], [800, 1000]))
+    without = chosen([], [800, 1000])
     assert without.why_bypass_cache.endswith("buffered 1000 MiB/s; the filesystem refuses O_DIRECT")
 
 
 ASK = Ask("save", "mapped-ram", None, None, None, cpu_count=2, direct_io_proved=None)
-FAST = choose(figures([1000, 3000], [1000, 1000]))
+FAST = chosen([1000, 3000], [1000, 1000])
 
 
 @pytest.mark.parametrize(

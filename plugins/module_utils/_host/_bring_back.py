@@ -13,6 +13,7 @@ import typing as t
 
 from .._errors import VmfleetError
 from .._failure import words_of
+from .._restore._afterwards import wanted_of, with_presence
 from .._restore._outcome import RestoreOutcome
 from .._uninterrupted import uninterrupted
 from ._guests import HostGuest
@@ -33,11 +34,13 @@ def guest_of(entry: Entry, state: str = "absent") -> HostGuest:
 
 
 class Returning(t.NamedTuple):
-    """A guest on its way back. ``options``: what is asked for every guest."""
+    """A guest on its way back. ``options``: what is asked for every guest; ``sync_clock``: whether
+    its clock is set once it runs."""
 
     entry: Entry
     wish: Wish
     options: t.Mapping[str, t.Any]
+    sync_clock: bool = True
 
     def request(self, run_state: str | None) -> AnyRestore:
         """Its single restore. Raises `Refused`."""
@@ -109,9 +112,21 @@ async def _restore(run: Run, one: Returning, run_state: str | None) -> bool:
     if run_state != PAUSED or not one.runs:
         await uninterrupted(run.writer.set(entry.key, "running", reason=None))
         result.state = "running"
+        await _look_after(run, one, outcome)
     else:
         result.state = "restoring"
     return True
+
+
+async def _look_after(run: Run, one: Returning, outcome: RestoreOutcome) -> None:
+    """Once the guest runs, and nobody waits for its place any more: clock, network, readiness."""
+    source, result = one.entry.source, run.results[one.entry.key]
+    wanted = wanted_of(one.sync_clock, one.wish.ready_check)
+    seen = await with_presence(outcome, wanted, uri=source.uri, domain=source.domain)
+    if seen.presence is not None:
+        told = seen.presence.as_dict()
+        result.clock, result.ready = told["clock"], told.get("ready")
+        run.warnings += [f"{result.name}: {warning}" for warning in seen.presence.warnings]
 
 
 def note(result: GuestResult, outcome: RestoreOutcome, seconds: float) -> None:

@@ -11,6 +11,7 @@ import os
 import typing as t
 
 from .._errors import Refused
+from .._restore._afterwards import wanted_of
 from ._requests import ResumeRequest, SuspendRequest
 from ._wishes import POLICIES, Wish, Wishes
 
@@ -70,6 +71,14 @@ GUEST_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
     trust_recorded_argv=dict(type="bool"),
     reset_shared_memory=dict(type="bool"),
     remove_image=dict(type="bool"),
+    ready_check=dict(
+        type="dict",
+        options=dict(
+            tcp=dict(type="str"),
+            agent=dict(type="bool", default=False),
+            timeout=dict(type="int", default=60),
+        ),
+    ),
 )
 
 HOST_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
@@ -98,7 +107,9 @@ SUSPEND_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
 )
 
 RESUME_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
-    HOST_ARGUMENTS, load=dict(type="str", choices=["eager", "lazy"])
+    HOST_ARGUMENTS,
+    load=dict(type="str", choices=["eager", "lazy"]),
+    sync_clock=dict(type="bool", default=True),
 )
 
 
@@ -128,7 +139,7 @@ def resume_request(params: t.Mapping[str, t.Any]) -> ResumeRequest:
     """Options of qemu_host_resume. Raises `Refused`."""
     _require_absolute(params, "store", "journal")
     defaults = _given(params, "parallel_channels", "bypass_cache", "load")
-    return ResumeRequest(**_common(params, defaults))
+    return ResumeRequest(**_common(params, defaults), sync_clock=params["sync_clock"])
 
 
 def _common(params: t.Mapping[str, t.Any], defaults: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -151,6 +162,7 @@ def _common(params: t.Mapping[str, t.Any], defaults: dict[str, t.Any]) -> dict[s
 
 def _wish(entry: t.Mapping[str, t.Any]) -> Wish:
     _require_absolute(entry, *_PATHS)
+    wanted_of(True, entry["ready_check"])  # refused here, not once a guest runs
     both = _given(entry, *_BOTH)
     if entry["timeout"] is not None:
         both["timeout_seconds"] = entry["timeout"]
@@ -170,6 +182,7 @@ def _wish(entry: t.Mapping[str, t.Any]) -> Wish:
         policy=entry["policy"],
         save=save,
         restore=restore,
+        ready_check=entry["ready_check"],
     )
 
 

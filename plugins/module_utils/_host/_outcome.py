@@ -22,7 +22,7 @@ class HostFailed(VmfleetError):
 class GuestResult:
     """What became of one guest. ``state``: in the journal's words; ``guest_state``: QEMU's run
     state or libvirt's word, ``stopped`` and ``absent`` where no QEMU holds it; ``image``: as the
-    single modules return it."""
+    single modules return it; ``clock`` and ``ready``: of a guest that was resumed."""
 
     name: str
     uuid: str | None
@@ -42,6 +42,8 @@ class GuestResult:
     actual_seconds: float | None = None
     stopped_seconds: float | None = None
     actions: tuple[str, ...] = ()
+    clock: t.Mapping[str, t.Any] | None = None
+    ready: t.Mapping[str, t.Any] | None = None
 
     def as_dict(self) -> dict[str, t.Any]:
         """As modules return it."""
@@ -62,6 +64,8 @@ class GuestResult:
             "actual_seconds": rounded(self.actual_seconds),
             "stopped_seconds": rounded(self.stopped_seconds),
             "actions": list(self.actions),
+            "clock": self.clock,
+            "ready": self.ready,
         }
 
 

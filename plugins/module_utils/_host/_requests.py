@@ -82,6 +82,8 @@ class SuspendRequest(HostRequest):
 class ResumeRequest(HostRequest):
     """The options of qemu_host_resume."""
 
+    sync_clock: bool = True
+
 
 def image_path(store: str, guest: HostGuest) -> str:
     """Where the image of a guest goes: ``NAME-UUID.save``, its name made fit for a file's."""

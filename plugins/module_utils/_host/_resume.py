@@ -89,7 +89,7 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
 async def _look(request: ResumeRequest, entry: Entry, store_there: bool) -> Awaited:
     """What is to be done for one guest, from its journal entry and its own restore's plan."""
     wish = request.wishes.of(guest_of(entry))
-    returning = Returning(entry, wish, request.defaults)
+    returning = Returning(entry, wish, request.defaults, request.sync_clock)
     if entry.state in OVER:
         return Awaited(returning, NOTHING, entry.reason or f"it is {entry.state}", "")
     if entry.state in BEGUN:

@@ -21,7 +21,7 @@ POLICIES = (SAVE, SHUTDOWN, LEAVE, FAIL)
 class Wish:
     """What is wanted of one guest. ``policy``: what happens to it where it cannot be saved, or not
     within the window; None is ``fail``. ``save`` and ``restore``: options of the single-guest
-    modules, only those that were given."""
+    modules, only those that were given; ``ready_check``: as qemu_restore's, for a resume."""
 
     name: str
     priority: int = 0
@@ -30,6 +30,7 @@ class Wish:
     policy: str | None = None
     save: t.Mapping[str, t.Any] = field(default_factory=dict)
     restore: t.Mapping[str, t.Any] = field(default_factory=dict)
+    ready_check: t.Mapping[str, t.Any] | None = None
 
 
 class Wishes:

@@ -45,6 +45,7 @@ _PAUSED = 3
 _SHUTOFF = 5
 _STOP_EVERY_SECONDS = 0.5
 _TELL_EVERY_SECONDS = 1.0
+_AGENT_SECONDS = 5
 _Result = t.TypeVar("_Result")
 
 
@@ -442,6 +443,22 @@ class Connection:
         await self._do(
             "Setting autostart once", lambda: self._lookup(uuid).setAutostartOnce(int(on))
         )
+
+    async def agent_time_ns(self, uuid: str) -> int:
+        """The guest's clock by its agent, nanoseconds since the epoch. Raises `LibvirtError`."""
+
+        def read() -> int:
+            domain = self._lookup(uuid)
+            domain.agentSetResponseTimeout(_AGENT_SECONDS, 0)
+            now = domain.getTime()
+            return int(now["seconds"]) * 10**9 + int(now["nseconds"])
+
+        return await self._do("Asking the guest's agent", read)
+
+    async def set_agent_time_ns(self, uuid: str, now: int) -> None:
+        """Set the guest's clock through its agent. Raises `LibvirtError`."""
+        time = {"seconds": now // 10**9, "nseconds": now % 10**9}
+        await self._do("Setting the guest's clock", lambda: self._lookup(uuid).setTime(time))
 
     async def write_notes(self, uuid: str, notes: t.Collection[str]) -> None:
         """Keep these words of ours, and no others, in the domain's configuration."""

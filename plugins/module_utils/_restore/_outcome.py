@@ -15,6 +15,7 @@ from .._qemu._prefetcher import Prefetched
 from .._result_parts import negotiated_result, sizes_result
 from .._saveimage._verify import Structure
 from ._plan import RestorePlan
+from ._presence import Presence
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class RestoreOutcome:
 
     States of the guest are QEMU's run states, or ``absent``; the image's are ready, spent and
     removed. ``saved``, ``structure``: None where libvirt's managed save is gone; ``guest``: name
-    and UUID then.
+    and UUID then; ``qmp_socket``: its monitor; ``presence``: once its vCPUs ran.
     """
 
     changed: bool
@@ -40,6 +41,8 @@ class RestoreOutcome:
     duration_seconds: float = 0.0
     actions: tuple[str, ...] = ()
     guest: tuple[str | None, str | None] = (None, None)
+    qmp_socket: str | None = None
+    presence: Presence | None = None
 
     def as_result(self) -> dict[str, t.Any]:
         """Keys as documented under RETURN of qemu_restore."""
@@ -76,4 +79,6 @@ class RestoreOutcome:
             result["migration"] = {"total_seconds": self.migration.total_seconds}
         if self.prefetched is not None:
             result["prefetch"] = self.prefetched.as_dict()
+        if self.presence is not None:
+            result.update(self.presence.as_dict())
         return result

@@ -35,6 +35,7 @@ class Report:
         self._check_mode = check_mode
         self.state_found: str | None = None
         self.recovers: dict[str, str] | None = None
+        self.qmp_socket: str | None = None
 
     def planned(self, plan: RestorePlan, guest: Guest | None) -> RestoreOutcome:
         """What would be."""
@@ -75,4 +76,5 @@ class Report:
             prefetched=session.prefetched,
             duration_seconds=round(time.monotonic() - self._began, 3),
             actions=tuple(session.actions),
+            qmp_socket=self.qmp_socket,
         )

@@ -127,6 +127,7 @@ class _Restore:
     async def execute(self) -> RestoreOutcome:
         await self._look_inside()
         self._qmp_socket = choose_socket(self._image, self._request)
+        self._report.qmp_socket = self._qmp_socket
         if self._request.qmp_socket is None:
             # Who wrote the image decides which QEMU is talked to.
             refuse_problems(self._request.path, [check_trust(self._request, self._session.fd)])
