@@ -70,12 +70,12 @@ class ProgressAction(ActionBase):
         return all(boolean(self._templar.template(one), strict=False) for one in wanted)
 
     def _watched(self, task_vars: Result) -> Result:
+        if not self._jobs_can_be():
+            return t.cast("Result", self._execute_module(task_vars=task_vars))
         name = f"vmfleet-{uuid.uuid4().hex}.progress"
         job = self._start(name, task_vars)
         if "ansible_job_id" not in job:
-            # As where its home cannot be written. Nothing was begun.
-            self._display.warning(f"Progress cannot be shown: {job.get('msg', 'no job began')}")
-            return t.cast("Result", self._execute_module(task_vars=task_vars))
+            return job
         path = os.path.join(os.path.dirname(job["results_file"]), name)
         status = self._follow(job, path, task_vars)
         # Not when this is interrupted: the job goes on.
@@ -83,14 +83,33 @@ class ProgressAction(ActionBase):
         self._low_level_execute_command(f"rm -f {shlex.quote(path)} {shlex.quote(path)}.new")
         return own_result(status)
 
+    def _jobs_can_be(self) -> bool:
+        """Whether the host has room for files of jobs: a home may be missing, full or read-only."""
+        home, slash, rest = self._directory().partition("/")
+        # The host's shell knows what its ~ is.
+        path = (
+            f"{home}{slash}{shlex.quote(rest)}"
+            if home.startswith("~")
+            else shlex.quote(self._directory())
+        )
+        answer = self._low_level_execute_command(f"mkdir -p -m 700 {path} && test -w {path}")
+        if answer.get("rc") != 0:
+            self._display.warning(
+                f"Progress of {self._task.action} is not shown: {self._directory()}, where Ansible "
+                "keeps its jobs, cannot be written on the host."
+            )
+        return bool(answer.get("rc") == 0)
+
+    def _directory(self) -> str:
+        return str(self.get_shell_option("async_dir", "~/.ansible_async"))
+
     def _start(self, name: str, task_vars: Result) -> Result:
         # As it is: the host expands it for itself, as it does for the job.
-        directory = self.get_shell_option("async_dir", "~/.ansible_async")
         original = self._task
         self._task = original.copy()
         self._task.async_val = _LIMIT_SECONDS
         try:
-            arguments = {**original.args, "progress_file": f"{directory}/{name}"}
+            arguments = {**original.args, "progress_file": f"{self._directory()}/{name}"}
             return t.cast(
                 "Result",
                 self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=True),
