@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# Fetch what the Linux guest of the integration tests boots, Debian's kernel and a static busybox,
+# Fetch what the Linux guest of the integration tests boots, Debian's kernel, a static busybox, QEMU's agent,
 # into .build/linux-guest. Nothing is installed, and root is not needed. What was fetched stays
 # until `make clean`, or until another layout is wanted; its file `packages` names the layout and
 # the versions. Exit status: 3 where this machine cannot have them, 1 where fetching them failed.
@@ -16,15 +16,17 @@ umask 022
 
 readonly DIRECTORY=.build/linux-guest
 # The first line of `packages`. Whoever changes what lies in the directory changes it too.
-readonly LAYOUT="layout 2: vmlinuz, busybox, modules"
+readonly LAYOUT="layout 3: vmlinuz, busybox, qemu-ga, modules"
 readonly CANNOT_BE_HAD=3
 # The first that apt knows; the cloud kernel is a third as large.
 readonly KERNELS="linux-image-cloud-amd64 linux-image-amd64"
 readonly BUSYBOX=busybox-static
+# Its libraries are the machine's own: QEMU needs them, too.
+readonly AGENT=qemu-guest-agent
 # What a disk with ext4 needs, each after those that it depends on. Which of them a kernel has built
 # in differs: Linux 6.1's cloud kernel has ext4, 6.12's also virtio, 6.1's ordinary kernel neither.
 readonly MODULES="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk
-    crc32c_generic crc16 mbcache jbd2 ext4"
+    crc32c_generic crc16 mbcache jbd2 ext4 virtio_console"
 
 # apt's own words, shown only when it fails in the end.
 readonly LOG=$PWD/.build/linux-guest.log
@@ -47,7 +49,7 @@ main() {
 
     rm -rf "$DIRECTORY.new"
     mkdir "$DIRECTORY.new"
-    say "Fetching a Linux kernel and $BUSYBOX (about 30 MB) into $DIRECTORY; nothing is installed."
+    say "Fetching a Linux kernel, $BUSYBOX and $AGENT (about 30 MB) into $DIRECTORY; nothing is installed."
     download "$DIRECTORY.new" 2>"$LOG" || download_with_own_lists "$DIRECTORY.new"
     unpack "$DIRECTORY.new"
     rm -rf "$DIRECTORY" # of another layout, or left by a run that was killed
@@ -64,7 +66,7 @@ is_there() {
 download() { # DIRECTORY
     local kernel
     kernel=$(kernel_package)
-    [ -n "$kernel" ] && (cd "$1" && apt-get -qq "${apt_options[@]}" download "$kernel" "$BUSYBOX")
+    [ -n "$kernel" ] && (cd "$1" && apt-get -qq "${apt_options[@]}" download "$kernel" "$BUSYBOX" "$AGENT")
 }
 
 # The package with the kernel in it, which those in KERNELS only depend on.
@@ -89,7 +91,7 @@ download_with_own_lists() { # DIRECTORY
         refuse "The packages of the Linux guest could not be downloaded. apt's words:" "$(tail -n 20 "$LOG")"
 }
 
-# The two programs and the modules, and only they, are kept.
+# The programs and the modules, and only they, are kept.
 unpack() { # DIRECTORY
     local package
     say "$LAYOUT" >"$1/names"
@@ -99,6 +101,7 @@ unpack() { # DIRECTORY
     done
     mv "$1"/root/boot/vmlinuz-* "$1/vmlinuz"
     mv "$(find "$1/root" -path '*/bin/busybox' -type f)" "$1/" # in usr/bin since Debian 13
+    mv "$(find "$1/root" -path '*bin/qemu-ga' -type f)" "$1/"
     keep_modules "$1"
     rm -r "$1/root" "$1"/*.deb
     mv "$1/names" "$1/packages"

@@ -128,12 +128,13 @@ class LinuxFiles(NamedTuple):
     kernel: Path
     busybox: Path
     modules: Sequence[Path]  # in the order to load them in
+    agent: Path
 
     @classmethod
     def of(cls, directory: Path) -> Self:
         """Those in ``directory``."""
         modules = sorted((directory / "modules").iterdir())
-        return cls(directory / "vmlinuz", directory / "busybox", modules)
+        return cls(directory / "vmlinuz", directory / "busybox", modules, directory / "qemu-ga")
 
 
 def initramfs(busybox: bytes, more: Iterable[Entry] = ()) -> bytes:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from pathlib import Path
@@ -160,3 +161,15 @@ def test_a_python_without_the_library_is_told_which_one_to_use(options, monkeypa
     monkeypatch.setattr(_program, "QMP_IMPORT_ERROR", "No module named qemu")
     assert main([*options, "resume"]) == NOT_BACK
     assert "has no qemu.qmp. Run this with the Python that the unit" in capsys.readouterr().out
+
+
+def test_everything_is_imported_at_once_so_that_an_upgrade_meets_no_run_half_way():
+    """A run that waits for the end of a hold has the old program, and must stay with it."""
+    package = Path(_program.__file__).parent
+    for path in package.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                late = [
+                    n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))
+                ]
+                assert late == [], f"{path}:{function.name}"
