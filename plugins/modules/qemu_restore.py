@@ -553,6 +553,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._interruptible imp
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._secrets import secrets_in
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._afterwards import (
+    READY_CHECK,
     wanted_of,
     with_presence,
 )
@@ -598,14 +599,7 @@ def argument_spec() -> dict[str, t.Any]:
         trust_recorded_argv=dict(type="bool", default=False),
         systemd_unit=dict(type="str"),
         sync_clock=dict(type="bool", default=True),
-        ready_check=dict(
-            type="dict",
-            options=dict(
-                tcp=dict(type="str"),
-                agent=dict(type="bool", default=False),
-                timeout=dict(type="int", default=60),
-            ),
-        ),
+        ready_check=READY_CHECK,
         reset_shared_memory=dict(type="bool", default=False),
         load=dict(type="str", choices=["eager", "lazy"], default="eager"),
         prefetch=dict(type="str", choices=["none", "background", "full"], default="background"),

@@ -11,7 +11,7 @@ import os
 import typing as t
 
 from .._errors import Refused
-from .._restore._afterwards import wanted_of
+from .._restore._afterwards import READY_CHECK, wanted_of
 from ._requests import ResumeRequest, SuspendRequest
 from ._wishes import POLICIES, Wish, Wishes
 
@@ -71,14 +71,7 @@ GUEST_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(
     trust_recorded_argv=dict(type="bool"),
     reset_shared_memory=dict(type="bool"),
     remove_image=dict(type="bool"),
-    ready_check=dict(
-        type="dict",
-        options=dict(
-            tcp=dict(type="str"),
-            agent=dict(type="bool", default=False),
-            timeout=dict(type="int", default=60),
-        ),
-    ),
+    ready_check=READY_CHECK,
 )
 
 HOST_ARGUMENTS: dict[str, dict[str, t.Any]] = dict(

@@ -15,6 +15,16 @@ from .._telling import tell_step
 from ._outcome import RestoreOutcome
 from ._presence import Presence, Wanted, parse_tcp, presence_of_domain, presence_over_qmp
 
+# Option ready_check, as an argument spec has it.
+READY_CHECK: dict[str, t.Any] = dict(
+    type="dict",
+    options=dict(
+        tcp=dict(type="str"),
+        agent=dict(type="bool", default=False),
+        timeout=dict(type="int", default=60),
+    ),
+)
+
 
 async def with_presence(
     outcome: RestoreOutcome, wanted: Wanted, *, uri: str | None = None, domain: str | None = None
