@@ -27,6 +27,8 @@ VARIABLE = "vmfleet_progress"
 # Ansible ends the job after this: ten years, later than any timeout of ours.
 _LIMIT_SECONDS = 10 * 365 * 24 * 3600
 _LOOK_EVERY_SECONDS = 0.5
+# The longer a job runs, the less often: each look is a command on the host.
+_LOOK_LATER_SECONDS = 2.0
 # The job's file is looked at directly; Ansible's own look, which costs more, has the last word.
 _ASK_EVERY_SECONDS = 10.0
 # A connection that breaks while the job runs: the job goes on, and is looked for again.
@@ -119,14 +121,15 @@ class ProgressAction(ActionBase):
 
     def _follow(self, job: Result, path: str, task_vars: Result) -> Result:
         """Show what is new until the job has ended; what async_status says then."""
-        lines, tries, asked = ProgressLines(), 0, time.monotonic()
+        lines, tries, began = ProgressLines(), 0, time.monotonic()
+        asked = began
         # While it runs its file holds nothing but its number.
         command = (
             f"cat {shlex.quote(path)} 2>/dev/null; echo; "
             f"grep -q ansible_job_id {shlex.quote(job['results_file'])} || echo {_ENDED}"
         )
         while True:
-            time.sleep(_LOOK_EVERY_SECONDS)
+            time.sleep(look_after_seconds(time.monotonic() - began))
             try:
                 answer = self._low_level_execute_command(command).get("stdout", "")
                 tries = 0
@@ -163,6 +166,11 @@ class ProgressAction(ActionBase):
                 task_vars=task_vars,
             ),
         )
+
+
+def look_after_seconds(running_seconds: float) -> float:
+    """How long to wait for the next look at a job that has run for so long."""
+    return min(_LOOK_LATER_SECONDS, _LOOK_EVERY_SECONDS + running_seconds / 20)
 
 
 def entries_of(answer: str) -> list[t.Any]:

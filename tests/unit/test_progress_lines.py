@@ -15,6 +15,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._progress_file imp
 from ansible_collections.vmfleet.suspend.plugins.module_utils._telling import Event
 from ansible_collections.vmfleet.suspend.plugins.plugin_utils._progress_action import (
     entries_of,
+    look_after_seconds,
     own_result,
 )
 from ansible_collections.vmfleet.suspend.plugins.plugin_utils._progress_lines import (
@@ -162,6 +163,10 @@ def test_the_file_is_whole_at_any_moment_and_written_no_more_than_needed(tmp_pat
     (entry,) = json.loads(path.read_text())["guests"]
     assert (entry["done_bytes"], entry["seconds"], entry["ended"]) == (4, 0.4, "done")
     assert [p.name for p in tmp_path.iterdir()] == ["progress"]
+
+
+def test_a_job_that_takes_long_is_looked_at_less_often():
+    assert [look_after_seconds(running) for running in (0, 10, 30, 3600)] == [0.5, 1.0, 2.0, 2.0]
 
 
 def test_a_file_that_cannot_be_written_is_no_failure(tmp_path):
