@@ -34,7 +34,11 @@ def loaded(guest):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["mapped-ram", "sequential"])
+@pytest.mark.parametrize(
+    "sequential",
+    [False, pytest.param(True, marks=pytest.mark.full)],
+    ids=["mapped-ram", "sequential"],
+)
 def test_qemu_alone_brings_a_guest_back(tiny_guest, store, sequential):
     guest = tiny_guest(name="web01").start()
     guest.wait_passes(1)

@@ -50,7 +50,8 @@ def start_in_a_unit(systemd, guest, name, text):
     systemd.write_unit(name, text)
     systemd.systemctl("daemon-reload")
     systemd.systemctl("start", name)
-    guest._wait(lambda: bool(guest.passes), 30, "make a pass")
+    guest.wait_served()
+    guest.wait_passes(1)
 
 
 def test_a_unit_that_restarts_its_guest_is_refused_or_stopped_in_place_of_qemu(

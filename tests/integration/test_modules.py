@@ -17,6 +17,8 @@ import pytest
 
 from ansible_collections.vmfleet.suspend.tests.support.drive import image_info
 
+QUIET = {"vmfleet_progress": False}
+
 
 def run_module(
     name: str, *flags: str, python: object = sys.executable, **options: t.Any
@@ -35,7 +37,8 @@ def ansible(
         [
             *("ansible", "localhost", "-m", f"vmfleet.suspend.{name}"),
             *("-a", json.dumps(options, default=str)),
-            *("-e", json.dumps({"ansible_python_interpreter": str(python)})),
+            # Progress has tests of its own, and takes a second each time.
+            *("-e", json.dumps({"ansible_python_interpreter": str(python), **QUIET})),
             *flags,
         ],
         env={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_NOCOLOR": "1"},

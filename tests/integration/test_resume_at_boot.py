@@ -113,7 +113,8 @@ async def run_guest(argv):
 
 def started(systemd, guest):
     systemd.run(run_guest, guest.argv())
-    guest._wait(lambda: bool(guest.passes), 60, "make a pass")
+    guest.wait_served()
+    guest.wait_passes(1)
 
 
 def wait_until(condition, what):

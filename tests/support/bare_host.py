@@ -104,7 +104,7 @@ class BareHost:
         play = {
             "hosts": "bare",
             "gather_facts": False,
-            "vars": {"ansible_python_interpreter": PYTHON},
+            "vars": {"ansible_python_interpreter": PYTHON, "vmfleet_progress": False},
             "tasks": tasks,
         }
         path = self.directory / "play.yml"

@@ -145,6 +145,13 @@ class QemuGuest(ABC):
         started = self._child is not None and self._child.poll() is None
         return started or bool(self._pids())
 
+    def wait_served(self, timeout_seconds: float = 30) -> None:
+        """Wait until a QEMU that somebody else starts has its monitor."""
+        end = time.monotonic() + timeout_seconds
+        while not self._listens():
+            assert time.monotonic() < end, f"nobody serves {self.qmp_socket}; {self._words()}"
+            time.sleep(0.05)
+
     def wait_gone(self, timeout_seconds: float = 10) -> None:
         """Wait until QEMU has ended."""
         self._wait(lambda: not self.alive(), timeout_seconds, "end")

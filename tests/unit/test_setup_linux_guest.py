@@ -17,9 +17,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BASH = shutil.which("bash") or "/bin/bash"
 TOOLS = "awk chmod dirname find flock mkdir mv rm tail touch"
 KERNEL, BUSYBOX = "linux-image-6.1.0-9-cloud-amd64", "busybox-static"
+AGENT = "qemu-guest-agent"
 KNOWN = f'case "$*" in *cloud-amd64) echo "  Depends: {KERNEL}";; esac'
 UNKNOWN = "echo 'E: No packages found' >&2; exit 100"
-DOWNLOAD = """for package in "${@:$#-1}"; do touch "$package.deb"; done"""
+DOWNLOAD = """for package in "${@:$#-2}"; do touch "$package.deb"; done"""
 NO_NETWORK = "echo 'E: Temporary failure' >&2; exit 100"
 VIRTIO = [f"kernel/drivers/virtio/{name}" for name in ("virtio.ko", "virtio_ring.ko")]
 OTHERS = ["kernel/drivers/virtio/virtio_net.ko", "kernel/fs/xfs/xfs.ko", "modules.order"]
@@ -38,6 +39,7 @@ def unpack(modules: list[str]) -> str:
         done;;
     */{BUSYBOX}*) mkdir -p "$3/usr/bin"; printf %s {shlex.quote(busybox)} >"$3/usr/bin/busybox"
         chmod +x "$3/usr/bin/busybox";;
+    */{AGENT}*) mkdir -p "$3/usr/sbin"; echo agent >"$3/usr/sbin/qemu-ga";;
     esac;;
 esac"""
 
@@ -104,6 +106,7 @@ def test_the_packages_are_downloaded_and_unpacked_and_nothing_is_installed(machi
         "busybox",
         "modules",
         "packages",
+        "qemu-ga",
         "vmlinuz",
     ]
     assert (machine.files / "vmlinuz").read_text() == "kernel\n"
