@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # tests stay together: they share what is costly to start.
 WORKERS ?= --numprocesses=3 --dist=loadfile
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint sanity unit integration molecule bench shell clean setup
+.PHONY: help checks demo test test-full lint sanity unit integration molecule bench shell clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -18,11 +18,16 @@ setup:
 demo: setup ## save a real guest, look at the image, bring it back; the guest checks its own memory
 	@tools/shell.sh ansible-playbook vmfleet.suspend.demo
 
-test: lint sanity molecule ## lint, ansible-test sanity, molecule, unit and integration tests
+test: checks ## lint, ansible-test sanity, molecule, unit and integration tests
 	@tools/shell.sh pytest $(WORKERS)
 
-test-full: lint sanity molecule ## the same with every cell of the matrices
+test-full: checks ## the same with every cell of the matrices
 	@tools/shell.sh pytest $(WORKERS) --full
+
+# Neither of the two that go on beside each other fills a processor.
+checks: lint
+	@tools/setup.sh libvirt
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target sanity molecule
 
 lint: setup ## everything that only reads the tree: style, types, layers, documentation, packaging
 	@tools/lint.sh
