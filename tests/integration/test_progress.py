@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -17,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor import Monitor
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on, image_info
 from ansible_collections.vmfleet.suspend.tests.support.ssh_hosts import SshHosts, why_not
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Slow enough to be seen: 48 MiB at 12 MiB/s.
-SLOWLY = {"max_bandwidth": 12 << 20}
+# Slow enough to be seen, on a busy machine too: 48 MiB, a few seconds.
+SLOWLY = {"max_bandwidth": 4 << 20}
 PROGRESS = (
     r"\[{host}\] {guest}: writing the guest's state, \d+ %, [\d.]+ MiB of [\d.]+ MiB, "
     r"[\d.]+ [KM]iB/s, [\d.]+ s left"
@@ -228,26 +230,47 @@ def test_check_mode_shows_nothing_and_a_failure_is_the_modules_own(
 
 
 def test_a_run_whose_controller_was_killed_ends_by_itself_and_the_next_one_waits_for_it(
-    local_host, slow_guest, tmp_path, store
+    local_host, tiny_guest, tmp_path, store
 ):
-    guest = slow_guest("web01")
+    beside = tmp_path / "beside"
+    extra = ("-qmp", f"unix:{beside},server=on,wait=off")
+    guest = tiny_guest(128, 48, 4, name="web01", extra=extra).start()
+    guest.wait_passes(1)
+    # So slow that it lasts until it is told to hurry.
+    guests = [{"name": "web01", "max_bandwidth": 256 << 10}]
     place = {"store": str(store), "journal": str(tmp_path / "journal")}
-    guests = [{"name": "web01", "max_bandwidth": 3 << 20}]
     options = {**place, "qmp_sockets": [guest.qmp_socket], "guests": guests}
     task = {"vmfleet.suspend.qemu_host_suspend": options}
     first = begin(tmp_path, local_host, [task])
-    assert first.stdout is not None
-    for line in first.stdout:
-        if "[kvm1] web01: writing" in line:
-            break
+    read_until(first, "[kvm1] web01: writing")
     os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    first.stdout.close()
+    first.communicate()
     assert guest.alive()
 
-    printed = run(tmp_path, local_host, [task])
-    assert "Another run suspends or resumes this host" in printed
+    second = begin(tmp_path, local_host, [task])
+    read_until(second, "Another run suspends or resumes this host")
+    asyncio.run(hurry(str(beside)))
+    printed, _none = second.communicate(timeout=120)
+    assert second.returncode == 0, printed
     assert re.search(r"ok=1 +changed=0", printed), printed
     assert not guest.alive()
     (image,) = store.glob("*.save")
     assert image_info(image)["state"] == "ready"
+
+
+def read_until(playbook, words):
+    assert playbook.stdout is not None
+    read = []
+    for line in playbook.stdout:
+        read.append(line)
+        if words in line:
+            return
+    raise AssertionError("".join(read))
+
+
+async def hurry(socket):
+    monitor = await Monitor.connect(socket)
+    try:
+        await monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
+    finally:
+        await monitor.close()
