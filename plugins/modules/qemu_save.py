@@ -90,6 +90,8 @@ options:
   max_bandwidth:
     description:
       - Upper bound of the transfer in bytes per second, for example V(200M). Left out, none.
+      - QEMU keeps to it per channel, and in steps of about a mebibyte ten times a second, so
+        that less than about 10 MiB per second and channel is not kept.
     type: bytes
   guest_state:
     description:

@@ -234,21 +234,23 @@ def test_a_run_whose_controller_was_killed_ends_by_itself_and_the_next_one_waits
 ):
     beside = tmp_path / "beside"
     extra = ("-qmp", f"unix:{beside},server=on,wait=off")
-    guest = tiny_guest(128, 48, 4, name="web01", extra=extra).start()
+    guest = tiny_guest(128, 100, 4, name="web01", extra=extra).start()
     guest.wait_passes(1)
-    # So slow that it lasts until it is told to hurry.
-    guests = [{"name": "web01", "max_bandwidth": 256 << 10}]
+    guests = [{"name": "web01", **SLOWLY}]
     place = {"store": str(store), "journal": str(tmp_path / "journal")}
     options = {**place, "qmp_sockets": [guest.qmp_socket], "guests": guests}
     task = {"vmfleet.suspend.qemu_host_suspend": options}
     first = begin(tmp_path, local_host, [task])
     read_until(first, "[kvm1] web01: writing")
+    # However long the second run takes to begin, the first one's save lasts until then.
+    os.kill(guest.pid, signal.SIGSTOP)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert guest.alive()
 
     second = begin(tmp_path, local_host, [task])
     read_until(second, "Another run suspends or resumes this host")
+    os.kill(guest.pid, signal.SIGCONT)
     asyncio.run(hurry(str(beside)))
     printed, _none = second.communicate(timeout=120)
     assert second.returncode == 0, printed
