@@ -24,13 +24,14 @@ options:
     type: path
     default: /var/lib/vmfleet/journal
   include:
-    description: Shell patterns on guests' names; those that none matches are left alone. None
-      means all.
+    description: Shell patterns on guests' names, or whole UUIDs; guests that none matches are left
+      alone. None means all.
     type: list
     elements: str
     default: []
   exclude:
-    description: Shell patterns on guests' names that are left alone, whatever O(include) says.
+    description: Shell patterns on the names of guests that are left alone, or their whole UUIDs,
+      whatever O(include) says.
     type: list
     elements: str
     default: []

@@ -253,6 +253,11 @@ guests:
       type: float
       returned: always
       sample: 0.9
+    began_seconds:
+      description: How long after the beginning of this run its turn came; null where it did not.
+      type: float
+      returned: always
+      sample: 0.31
     actual_seconds:
       description: How long it took.
       type: float

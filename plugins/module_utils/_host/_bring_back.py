@@ -98,7 +98,7 @@ async def bring_back(run: Run, unit: t.Sequence[Returning], missing: t.Sequence[
 async def _restore(run: Run, one: Returning, run_state: str | None) -> bool:
     entry, result = one.entry, run.results[one.entry.key]
     async with run.room(_device(entry.path)):
-        began = time.monotonic()
+        began = run.begin(entry.key)
         await run.writer.set(entry.key, "restoring")
         try:
             outcome = await restore_one(one.request(run_state), check_mode=False)

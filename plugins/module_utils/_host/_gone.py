@@ -119,7 +119,7 @@ async def look_for_gone(
         for entry in journal.entries
         if entry.key not in here
         and entry.state in (*_SAVED, *_BEGUN, "crashed")
-        and selected(entry.name, request.include, request.exclude)
+        and selected(entry.name, entry.uuid, request.include, request.exclude)
     ]
     there = store_is_there(journal)
     return tuple(await at_most(AT_ONCE, [_look(request, entry, there) for entry in gone]))

@@ -22,7 +22,8 @@ class HostFailed(VmfleetError):
 class GuestResult:
     """What became of one guest. ``state``: in the journal's words; ``guest_state``: QEMU's run
     state or libvirt's word, ``stopped`` and ``absent`` where no QEMU holds it; ``image``: as the
-    single modules return it; ``clock`` and ``ready``: of a guest that was resumed."""
+    single modules return it; ``clock`` and ``ready``: of a guest that was resumed;
+    ``began_seconds``: after the run began, None where nothing was begun."""
 
     name: str
     uuid: str | None
@@ -39,6 +40,7 @@ class GuestResult:
     image: dict[str, t.Any] = field(default_factory=dict)
     bytes: int | None = None
     predicted_seconds: float | None = None
+    began_seconds: float | None = None
     actual_seconds: float | None = None
     stopped_seconds: float | None = None
     actions: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class GuestResult:
             "image": self.image,
             "bytes": self.bytes,
             "predicted_seconds": rounded(self.predicted_seconds),
+            "began_seconds": rounded(self.began_seconds),
             "actual_seconds": rounded(self.actual_seconds),
             "stopped_seconds": rounded(self.stopped_seconds),
             "actions": list(self.actions),

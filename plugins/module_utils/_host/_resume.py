@@ -66,7 +66,9 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
     if journal is None:
         return _nothing_open(request, journals, began)
     chosen = [
-        entry for entry in journal.entries if selected(entry.name, request.include, request.exclude)
+        entry
+        for entry in journal.entries
+        if selected(entry.name, entry.uuid, request.include, request.exclude)
     ]
     make_room(len(chosen))
     limits = choose_limits(request.max_concurrent, len(os.sched_getaffinity(0)))
@@ -81,7 +83,7 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
     writer = JournalWriter.resume(request.journal, journal)
     try:
         whole = not request.include and not request.exclude
-        return await _Resume(plan, writer, whole=whole).execute(began)
+        return await _Resume(plan, writer, began, whole=whole).execute()
     finally:
         await uninterrupted(writer.close())
 
@@ -229,14 +231,17 @@ def _nothing_open(request: ResumeRequest, journals: Journals, began: float) -> H
 class _Resume:
     """``whole``: all guests are meant, so that nothing is held back until later."""
 
-    def __init__(self, plan: ResumePlan, writer: JournalWriter, *, whole: bool) -> None:
+    def __init__(
+        self, plan: ResumePlan, writer: JournalWriter, began: float, *, whole: bool
+    ) -> None:
         self._plan = plan
+        self._began = began
         self._whole = whole
-        self._run = Run(writer, plan.limits)
+        self._run = Run(writer, plan.limits, began)
         for one in plan.guests:
             self._run.results[one.entry.key] = _result(one, check_mode=False)
 
-    async def execute(self, began: float) -> HostOutcome:
+    async def execute(self) -> HostOutcome:
         run, interrupted = self._run, False
         try:
             if self._whole and not run.writer.journal.released:
@@ -249,7 +254,7 @@ class _Resume:
             interrupted = True
         except VmfleetError as exc:
             run.host_error = words_of(exc)
-        return self._outcome(began, interrupted=interrupted)
+        return self._outcome(interrupted=interrupted)
 
     async def _settle(self, one: Awaited) -> None:
         """The journal of a guest for which there is nothing to do."""
@@ -304,7 +309,7 @@ class _Resume:
             raise failure
         await uninterrupted(run.writer.note(closed="resumed"))
 
-    def _outcome(self, began: float, *, interrupted: bool) -> HostOutcome:
+    def _outcome(self, *, interrupted: bool) -> HostOutcome:
         run, journal = self._run, self._run.writer.journal
         results = tuple(run.results.values())
         back = [one for one in results if one.state == "running"]
@@ -317,7 +322,7 @@ class _Resume:
             journal=journal.as_dict(),
             actions=tuple(run.actions),
             warnings=tuple(run.warnings),
-            duration_seconds=time.monotonic() - began,
+            duration_seconds=time.monotonic() - self._began,
         )
         if interrupted or run.errors:
             raise HostFailed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import typing as t
 
 from ._forecast import Limits
@@ -16,10 +17,12 @@ from ._outcome import GuestResult
 
 
 class Run:
-    """``results`` by the guests' keys; ``actions`` of the host itself."""
+    """``results`` by the guests' keys; ``actions`` of the host itself; ``began``: when, by the
+    monotonic clock."""
 
-    def __init__(self, writer: JournalWriter, limits: Limits) -> None:
+    def __init__(self, writer: JournalWriter, limits: Limits, began: float) -> None:
         self.writer = writer
+        self._began = began
         self.results: dict[str, GuestResult] = {}
         self.actions: list[str] = []
         self.warnings: list[str] = []
@@ -35,6 +38,14 @@ class Run:
         # The store first: who waits for a slow one takes no place from the others.
         async with store, self._host:
             yield
+
+    def begin(self, key: str) -> float:
+        """Note that a guest's turn has come; the moment by the monotonic clock."""
+        now = time.monotonic()
+        result = self.results[key]
+        if result.began_seconds is None:
+            result.began_seconds = now - self._began
+        return now
 
     @property
     def errors(self) -> list[str]:

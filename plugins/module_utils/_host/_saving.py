@@ -155,7 +155,7 @@ class Saving:
     async def _save(self, plan: GuestPlan) -> bool:
         run, key = self._run, plan.key
         await run.writer.set(key, "saving")
-        began = time.monotonic()
+        began = run.begin(key)
         self._space.begin(key)
         try:
             outcome = await save_one(self._single(plan), check_mode=False)

@@ -79,7 +79,7 @@ async def suspend(request: SuspendRequest, *, check_mode: bool) -> HostOutcome:
         return _foreseen(sight, began, check_mode=check_mode)
     writer = _begin_journal(request, sight)
     try:
-        return await _Suspend(request, sight, writer).execute(began)
+        return await _Suspend(request, sight, writer, began).execute()
     finally:
         await uninterrupted(writer.close())
 
@@ -97,7 +97,9 @@ async def _look(request: SuspendRequest, *, may_measure: bool) -> Sight:
     journal = open_journal(journals, request.store)
     found = await discover(request.qmp_sockets, request.uri)
     guests = [
-        guest for guest in found.guests if selected(guest.name, request.include, request.exclude)
+        guest
+        for guest in found.guests
+        if selected(guest.name, guest.uuid, request.include, request.exclude)
     ]
     make_room(len(guests) + (len(journal.entries) if journal is not None else 0))
     wishes = {guest.name: request.wishes.of(guest) for guest in guests}
@@ -208,15 +210,18 @@ def _units(tier: t.Sequence[GuestPlan]) -> list[list[GuestPlan]]:
 
 
 class _Suspend:
-    def __init__(self, request: SuspendRequest, sight: Sight, writer: JournalWriter) -> None:
+    def __init__(
+        self, request: SuspendRequest, sight: Sight, writer: JournalWriter, began: float
+    ) -> None:
         self._request = request
+        self._began = began
         self._plan = sight.plan
         self._gone = sight.gone
-        self._run = Run(writer, sight.plan.limits)
+        self._run = Run(writer, sight.plan.limits, began)
         keys = [plan.key for plan in sight.plan.guests] + [gone.entry.key for gone in sight.gone]
         self._run.results.update(zip(keys, _results(sight)))
 
-    async def execute(self, began: float) -> HostOutcome:
+    async def execute(self) -> HostOutcome:
         window = self._request.window_seconds
         failed = interrupted = False
         try:
@@ -224,7 +229,7 @@ class _Suspend:
             await self._disable_competing()
             for gone in self._gone:
                 await gone.finish(self._run)
-            failed = await self._save_all(began + window if window is not None else None)
+            failed = await self._save_all(self._began + window if window is not None else None)
         except asyncio.CancelledError:
             interrupted = True
         except VmfleetError as exc:
@@ -234,7 +239,7 @@ class _Suspend:
                 await uninterrupted(self._roll_back())
             except VmfleetError as exc:
                 self._run.host_error = words_of(exc)
-        return self._outcome(began, interrupted=interrupted)
+        return self._outcome(interrupted=interrupted)
 
     async def _note_plan(self) -> None:
         """Every guest that something is to be done to, before anything is."""
@@ -304,7 +309,7 @@ class _Suspend:
             raise failure
         await run.writer.note(closed="rolled back")
 
-    def _outcome(self, began: float, *, interrupted: bool) -> HostOutcome:
+    def _outcome(self, *, interrupted: bool) -> HostOutcome:
         run, journal = self._run, self._run.writer.journal
         results = tuple(run.results.values())
         saved = [one for one in results if one.state in ("saved", "verified")]
@@ -317,7 +322,7 @@ class _Suspend:
             journal=journal.as_dict(),
             actions=tuple(run.actions),
             warnings=(*_warnings(self._plan), *run.warnings),
-            duration_seconds=time.monotonic() - began,
+            duration_seconds=time.monotonic() - self._began,
         )
         if interrupted or run.errors:
             raise HostFailed(

@@ -60,8 +60,17 @@ class Wishes:
         return tuple(name for name in self._by_name if name not in here)
 
 
-def selected(name: str, include: t.Sequence[str], exclude: t.Sequence[str]) -> bool:
-    """Whether a guest of this name is meant: by shell patterns, case told apart; no ``include``
-    means all, and ``exclude`` has the last word."""
-    wanted = not include or any(fnmatch.fnmatchcase(name, pattern) for pattern in include)
-    return wanted and not any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude)
+def selected(
+    name: str, uuid: str | None, include: t.Sequence[str], exclude: t.Sequence[str]
+) -> bool:
+    """Whether a guest is meant: by shell patterns on its name, case told apart, or by its whole
+    UUID; no ``include`` means all, and ``exclude`` has the last word."""
+
+    def named(patterns: t.Sequence[str]) -> bool:
+        known = (uuid or "").lower()
+        return any(
+            fnmatch.fnmatchcase(name, pattern) or (known != "" and pattern.lower() == known)
+            for pattern in patterns
+        )
+
+    return (not include or named(include)) and not named(exclude)

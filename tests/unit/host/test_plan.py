@@ -320,6 +320,9 @@ def test_an_images_name_stays_in_its_store(name, expected):
     ("include", "exclude", "expected"),
     [
         ([], [], True),
+        ([UUID.upper()], [], True),
+        ([], [UUID], False),
+        ([UUID[:8] + "*"], [], False),
         (["web*"], [], True),
         (["db*"], [], False),
         ([], ["web0?"], False),
@@ -328,7 +331,7 @@ def test_an_images_name_stays_in_its_store(name, expected):
     ],
 )
 def test_patterns(include, exclude, expected):
-    assert selected("web01", include, exclude) is expected
+    assert selected("web01", UUID, include, exclude) is expected
 
 
 def test_a_wish_is_found_by_name_and_by_uuid_and_is_said_once():
