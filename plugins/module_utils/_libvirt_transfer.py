@@ -22,15 +22,19 @@ def left_to_libvirt(
     cpu_count: int,
     may_choose: bool = True,
     measured: Measured | None = None,
+    direct_io: bool = True,
 ) -> Negotiated:
     """``may_choose``: this libvirt can be told how many channels; ``measured``: what decides where
-    nothing was asked for, of a sparse image. Raises `Refused`."""
+    nothing was asked for, of a sparse image; ``direct_io``: QEMU has that parameter, without which
+    libvirt can move no sparse image past the cache. Raises `Refused`."""
     if channels_asked is not None and not 1 <= channels_asked <= MOST_CHANNELS:
         raise Refused(
             f"parallel_channels is a number from 1 to {MOST_CHANNELS}, not {channels_asked}."
         )
     mapped = layout == MAPPED_RAM
-    known = measured if mapped else None
+    known = measured if mapped and direct_io else None
+    if known is not None and not may_choose:
+        known = known.one_stream
     preferred, why = 1, "one stream"
     if mapped and may_choose:
         preferred = known.channels if known else min(cpu_count, _ENOUGH_CHANNELS)
@@ -40,6 +44,8 @@ def left_to_libvirt(
     if bypass_cache_asked is None:
         bypass_cache = known.bypass_cache if known else False
         why_cache = known.why_bypass_cache if known else "libvirt's default"
+        if mapped and measured is not None and not direct_io:
+            why_cache = "left off: QEMU here lacks direct-io"
     return Negotiated(
         layout=layout,
         channels=(channels_asked or preferred) if mapped else 0,

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Buffered I/O evicts what the host's other work has in its page cache, so that it must be worth it.
 _CLEARLY_FASTER = 1.25
@@ -37,18 +37,27 @@ class Figures:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a measurement says for one direction, with the words that say why."""
+    """What a measurement says for one direction, with the words that say why. ``one_stream``: what
+    it says where there is no choice of channels."""
 
     bypass_cache: bool
     channels: int
     why_bypass_cache: str
     why_channels: str
     bytes_per_second: float
+    one_stream: Measured | None = None
 
 
 def choose(figures: t.Sequence[Figure]) -> Measured | None:
     """O_DIRECT unless buffered is clearly faster, and no more channels than are worth it; None
     without figures."""
+    chosen = _choose(figures)
+    if chosen is None:
+        return None
+    return replace(chosen, one_stream=_choose([one for one in figures if one.channels == 1]))
+
+
+def _choose(figures: t.Sequence[Figure]) -> Measured | None:
     best = {direct: _worthy(figures, direct) for direct in (True, False)}
     direct, buffered = best[True], best[False]
     chosen = direct or buffered

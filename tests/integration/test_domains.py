@@ -18,14 +18,17 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import LibvirtError, Refused
-from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _connection
+from ansible_collections.vmfleet.suspend.plugins.module_utils._libvirt import _connection, _daemon
+from ansible_collections.vmfleet.suspend.plugins.module_utils._measured import Figure, Figures
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore import _domain_run as restore
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._failing import RestoreFailed
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _domain_run as run
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _domain_settled
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._domain_request import (
     DomainSaveRequest,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save._undo import SaveFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage import _store_figures
 from ansible_collections.vmfleet.suspend.tests.support.drive import image_info, leftovers
 from ansible_collections.vmfleet.suspend.tests.support.kinds import needs_program
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_drive import (
@@ -91,6 +94,26 @@ def test_a_domain_comes_back_with_its_memory_and_a_second_run_changes_nothing(do
     assert image_info(path)["version"] == options.get("image_version", 2)
 
 
+def test_what_was_measured_is_gone_by_where_qemu_can(domain, store, monkeypatch):
+    path = store / "domain.save"
+    figures = (Figure(True, 1, 9e6), Figure(False, 1, 1e6))
+    kept = _store_figures.identity(str(store), "libvirt 11.3.0")
+    _store_figures.keep(kept, Figures(time.time(), figures, figures))
+    assert save_by_libvirt(domain, path)["negotiated"]["bypass_cache"] is True
+    assert restore_by_libvirt(domain, path, check_mode=True)["negotiated"]["bypass_cache"] is True
+
+    async def an_older_qemu(_connection):
+        return 9_000_004
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_connection.Connection, "qemu_version", an_older_qemu)
+        foreseen = restore_by_libvirt(domain, path, check_mode=True)
+        assert foreseen["negotiated"]["bypass_cache"] is False
+        assert "lacks direct-io" in foreseen["plan"]["reasons"]["bypass_cache"]
+    assert restore_by_libvirt(domain, path)["negotiated"]["bypass_cache"] is True
+    assert is_well(domain)
+
+
 def test_check_mode_tells_the_same_and_touches_nothing(domain, store):
     path = store / "domain.save"
     planned = save_by_libvirt(domain, path, check_mode=True)
@@ -103,6 +126,7 @@ def test_check_mode_tells_the_same_and_touches_nothing(domain, store):
     assert planned["diff"] == restore_by_libvirt(domain, path)["diff"]
 
 
+@pytest.mark.full
 def test_a_paused_domain_stays_paused_until_it_is_asked_to_run(domain, store):
     path = store / "domain.save"
     domain.host.virsh("suspend", domain.name)
@@ -146,6 +170,7 @@ def test_a_run_that_dies_before_the_resume_is_finished_by_the_next(domain, store
     assert (is_well(domain), image_info(path)["state"]) == (True, "spent")
 
 
+@pytest.mark.full
 def test_a_domain_that_was_started_from_elsewhere_makes_the_image_stale(domain, store):
     path = store / "domain.save"
     save_by_libvirt(domain, path)
@@ -165,6 +190,7 @@ def test_an_image_of_another_domain_is_refused_before_libvirt_is_asked(domain, s
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_the_image_of_another_domain_is_not_replaced(domain, store):
     path = store / "domain.save"
     save_by_libvirt(domain, path)
@@ -210,6 +236,7 @@ def test_autostart_is_on_again_after_a_save_that_failed(domain, store, monkeypat
     assert (os.listdir(store), is_well(domain)) == ([], True)
 
 
+@pytest.mark.full
 def test_direct_io_left_on_by_a_restore_does_not_end_the_guest_in_the_next_save(domain, store):
     """T2: libvirt never switches it off, and QEMU dies of a sparse save without a second file."""
     path = store / "domain.save"
@@ -222,6 +249,7 @@ def test_direct_io_left_on_by_a_restore_does_not_end_the_guest_in_the_next_save(
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_a_load_past_the_cache_does_not_leave_direct_io_on_for_virsh(domain, store):
     """T2: a plain sparse save by virsh would end the guest."""
     path = store / "domain.save"
@@ -277,6 +305,7 @@ def test_a_guest_whose_qemu_dies_is_crashed_and_not_saved(domain, store, monkeyp
     assert os.listdir(store) == []
 
 
+@pytest.mark.full
 def test_a_description_of_the_operators_goes_into_the_image(domain, store):
     path, xml = store / "domain.save", store.parent / "domain.xml"
     described = domain.host.virsh("dumpxml", "--migratable", "--security-info", domain.name)
@@ -330,6 +359,7 @@ def wait_for_a_job_on(domain, path):
         assert time.monotonic() < end, "libvirt does not begin to save it"
 
 
+@pytest.mark.full
 def test_a_run_that_is_killed_does_not_end_the_save_and_the_next_publishes_it(domain, store):
     needs_program("xz")
     path, hidden = store / "domain.save", store / ".domain.save.partial"
@@ -353,20 +383,29 @@ def test_a_run_that_is_killed_does_not_end_the_save_and_the_next_publishes_it(do
     assert (is_well(domain), autostarts(domain)) == (True, True)
 
 
-def test_a_daemon_that_is_killed_leaves_a_domain_that_the_next_run_saves(domain, store):
-    needs_program("xz")
-    path, hidden = store / "domain.save", store / ".domain.save.partial"
+def save_during_which(domain, path, happens):
+    """A save that libvirt is in the middle of when something happens to its daemon."""
 
-    async def daemon_dies():
+    async def save():
         options = {"domain": domain.name, "uri": domain.host.uri, "image_format": "xz"}
         request = DomainSaveRequest(path=str(path), **options)
         task = asyncio.ensure_future(run.save_domain(request, check_mode=False))
+        hidden = path.with_name(f".{path.name}.partial")
         await asyncio.to_thread(wait_for_a_job_on, domain, hidden)
-        domain.host.kill()
+        happens()
         await task
 
+    needs_program("xz")
+    asyncio.run(save())
+
+
+def test_a_daemon_that_is_killed_leaves_a_domain_that_the_next_run_saves(
+    domain, store, monkeypatch
+):
+    monkeypatch.setattr(_domain_settled, "_BACK_SECONDS", 1.0)
+    path, hidden = store / "domain.save", store / ".domain.save.partial"
     with pytest.raises(SaveFailed, match="is not known: look with virsh domstate") as failed:
-        asyncio.run(daemon_dies())
+        save_during_which(domain, path, domain.host.kill)
     assert failed.value.facts["guest"]["state"] == "unknown"
     domain.host.restart(fresh=False)
     # libvirt lets a guest go on whose save it lost, a moment after it answers again.
@@ -374,6 +413,13 @@ def test_a_daemon_that_is_killed_leaves_a_domain_that_the_next_run_saves(domain,
     assert save_by_libvirt(domain, path)["plan"]["recovers"]["path"] == str(hidden)
     restore_by_libvirt(domain, path)
     assert is_well(domain)
+
+
+def test_a_daemon_that_crashes_and_is_started_again_is_waited_for(domain, store):
+    with pytest.raises(SaveFailed, match="The domain is running, as libvirt left it") as failed:
+        save_during_which(domain, store / "domain.save", domain.host.crash)
+    assert failed.value.facts["guest"]["state"] == "running"
+    assert (os.listdir(store), is_well(domain)) == ([], True)
 
 
 def test_a_leftover_of_another_domain_is_left_to_its_own_save(domain, store):
@@ -395,6 +441,7 @@ def test_a_whole_leftover_does_not_replace_a_ready_image(domain, store):
     assert hidden.exists()
 
 
+@pytest.mark.full
 def test_an_autostart_that_a_dead_run_left_off_is_switched_on_by_the_next(
     domain, store, monkeypatch
 ):
@@ -416,7 +463,7 @@ def test_an_autostart_that_a_dead_run_left_off_is_switched_on_by_the_next(
 
 
 def test_a_domain_that_ends_while_it_is_looked_at_has_ended(domain, monkeypatch):
-    libvirt = vars(_connection)["libvirt"]
+    libvirt = vars(_daemon)["libvirt"]
     job_info = libvirt.virDomain.jobInfo
 
     def ends_first(self):
@@ -468,6 +515,7 @@ def test_a_domain_with_a_managed_save_is_neither_saved_nor_restored_over(domain,
     domain.host.virsh("managedsave-remove", domain.name)
 
 
+@pytest.mark.full
 def test_a_spent_image_is_restored_only_where_that_is_allowed(domain, store):
     path = store / "domain.save"
     save_by_libvirt(domain, path)
@@ -535,6 +583,7 @@ def load_that_hangs(domain):
     thread.join()
 
 
+@pytest.mark.full
 def test_a_load_that_runs_out_of_time_is_ended_and_the_image_is_as_it_was(
     domain, store, load_that_hangs
 ):
@@ -548,6 +597,7 @@ def test_a_load_that_runs_out_of_time_is_ended_and_the_image_is_as_it_was(
     assert (state_of(domain), image_info(path)["version"]) == ("shut off", 3)
 
 
+@pytest.mark.full
 def test_after_a_load_that_was_ended_the_domain_comes_back(domain, store, monkeypatch):
     path = store / "domain.save"
     save_by_libvirt(domain, path)
@@ -601,6 +651,7 @@ def test_a_guest_that_the_operator_paused_is_not_resumed(domain, store):
     assert state_of(domain) == "paused"
 
 
+@pytest.mark.full
 def test_a_guest_booted_after_a_load_that_died_is_not_taken_for_the_loaded_one(
     domain, store, monkeypatch
 ):
@@ -616,6 +667,7 @@ def test_a_guest_booted_after_a_load_that_died_is_not_taken_for_the_loaded_one(
     assert state_of(domain) == "paused"
 
 
+@pytest.mark.full
 def test_a_spent_image_that_was_loaded_once_more_is_spent_again(domain, store):
     path = store / "domain.save"
     save_by_libvirt(domain, path)
@@ -657,6 +709,7 @@ def test_disks_that_have_changed_since_are_noticed(domain, store, options):
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_an_image_whose_description_was_edited_comes_back_without_the_record(domain, store):
     path, xml = store / "domain.save", store.parent / "edited.xml"
     save_by_libvirt(domain, path)

@@ -66,6 +66,11 @@ class LibvirtTinyGuest(TinyGuest):
         self.host.virsh("start", self.name)
         return self
 
+    def status(self) -> str:
+        """The run state, as libvirt has it, or QEMU, where it is no longer libvirt's."""
+        state = self.host.virsh("domstate", self.name).strip()
+        return super().status() if state == "shut off" else state
+
     def close(self) -> None:
         """As everywhere, and until libvirt has noticed, which else refuses the next of its name."""
         super().close()
@@ -91,12 +96,17 @@ class LibvirtTinyGuest(TinyGuest):
         return kept
 
     def _pids(self) -> list[int]:
-        found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"qemu-system" in words[0] and str(self.uuid).encode() in words:
-                found.append(int(pid))
-        return found
+        return pids_of_domain(str(self.uuid))
+
+
+def pids_of_domain(uuid: str) -> list[int]:
+    """Of the processes that run a domain: one, or none."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"qemu-system" in words[0] and uuid.encode() in words:
+            found.append(int(pid))
+    return found

@@ -2,91 +2,43 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the collection: no stable interface.
-"""The one file that imports libvirt-python.
-
-Every call blocks in a thread of its own, so that a long one can be watched, and cancelled through
-a second connection (spec/libvirt.md 5).
-"""
+"""What libvirt is asked to do with a domain."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
-import traceback
 import typing as t
-from urllib.parse import urlsplit
 
-from .._errors import LibvirtError, Refused
+from .._errors import LibvirtError
 from .._telling import tell_bytes
 from .._uninterrupted import finished_first, uninterrupted
-from ._domain import OFF_BECAUSE, STATES, Domain
+from ._daemon import PAUSED, PAUSED_STARTING_UP, Daemon, libvirt
 from ._virsh import lacks_channels, virsh
 
-LIBVIRT_IMPORT_ERROR: str | None = None
-try:
-    import libvirt
-    import libvirt_qemu
-except ImportError:
-    LIBVIRT_IMPORT_ERROR = traceback.format_exc()
-
+# Where saveParams takes format and channels, and save images can be sparse.
+SPARSE_VERSION = 11_002_000
 # libvirt include/libvirt/virterror.h
-NO_DOMAIN = 42
-_NOT_RUNNING = 55
 _NO_METADATA = 80
 _NAMESPACE = "urn:vmfleet:suspend:1"
 _NAMESPACE_PREFIX = "vmfleet"
-# Where saveParams takes format and channels, and save images can be sparse.
-SPARSE_VERSION = 11_002_000
-_PAUSED_STARTING_UP = 11
-_PAUSED = 3
-_SHUTOFF = 5
 _STOP_EVERY_SECONDS = 0.5
 _TELL_EVERY_SECONDS = 1.0
 _AGENT_SECONDS = 5
-_Result = t.TypeVar("_Result")
+# hwclock, which the agent waits for, itself waits 10 s for a clock that does not tick.
+_AGENT_SETS_SECONDS = 15
 
 
-async def _in_thread(call: t.Callable[[], _Result]) -> _Result:
-    return await asyncio.get_running_loop().run_in_executor(None, call)
-
-
-def _kept_quiet(_context: object, _error: object) -> None:
-    """libvirt-python would print what it raises."""
-
-
-def _has_job(domain: t.Any) -> bool:
+@contextlib.contextmanager
+def _answered_within(domain: t.Any, seconds: int) -> t.Iterator[None]:
+    """libvirt keeps for the domain how long its agent is waited for, for its other users too."""
+    domain.agentSetResponseTimeout(seconds, 0)
     try:
-        return bool(domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() == _NOT_RUNNING:
-            return False
-        raise
-
-
-def _refuse_elsewhere(uri: str, real: str) -> None:
-    if urlsplit(real).netloc:
-        raise Refused(
-            f"uri {uri} is the daemon of another host, whose files are not here. Run this on "
-            "that host, with qemu:///system or qemu:///session."
-        )
-
-
-def _is_alive(connection: t.Any) -> bool:
-    try:
-        return bool(connection.isAlive() == 1)
-    except libvirt.libvirtError:
-        return False
-
-
-def _starts_once(found: t.Any) -> bool:
-    """libvirt 11.2 and later, where binding and daemon have it."""
-    try:
-        return bool(found.autostartOnce())
-    except (AttributeError, libvirt.libvirtError):
-        return False
+        yield
+    finally:
+        domain.agentSetResponseTimeout(libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK, 0)
 
 
 def _may_be_a_save(domain: t.Any) -> bool:
@@ -98,142 +50,17 @@ def _may_be_a_save(domain: t.Any) -> bool:
     return job in (None, libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE)
 
 
-def _described(found: t.Any) -> Domain:
-    job = _has_job(found)
-    # After that: a domain that ended meanwhile is seen to have ended.
-    state, reason = found.state()
-    active = bool(found.isActive())
-    persistent = bool(found.isPersistent())
-    return Domain(
-        name=found.name(),
-        uuid=found.UUIDString(),
-        state=STATES[state] if active else "shutoff",
-        persistent=persistent,
-        autostart=persistent and bool(found.autostart()),
-        autostart_once=persistent and _starts_once(found),
-        off_because=OFF_BECAUSE[reason]
-        if state == _SHUTOFF and reason < len(OFF_BECAUSE)
-        else "unknown",
-        has_managed_save=bool(found.hasManagedSaveImage()),
-        memory_bytes=found.info()[1] << 10,
-        starting=(state, reason) == (_PAUSED, _PAUSED_STARTING_UP),
-        job=active and job,
-    )
+class Connection(Daemon):
+    """A daemon that saves, restores and keeps what is to be known of a domain. Methods raise
+    `LibvirtError`, and are cancelled as each of them says."""
 
-
-class Connection:
-    """A connection to a daemon, and a second one beside it. Methods raise `LibvirtError`.
-
-    ``version``: the daemon's libvirt, as 11003000 for 11.3.0.
-    """
-
-    def __init__(self, uri: str, first: t.Any, second: t.Any, version: int) -> None:
-        self.uri = uri
-        self._first = first
-        self._second = second
-        self.version = version
-
-    @classmethod
-    async def open(cls, uri: str) -> Connection:
-        """Connect twice. Raises `Refused` for a daemon of another host: it would write and read its
-        own files, and those that are locked, flushed and marked are here."""
-        _refuse_elsewhere(uri, uri)
-        libvirt.registerErrorHandler(_kept_quiet, None)
-
-        def connect() -> Connection:
-            first = libvirt.open(uri)
-            return cls(uri, first, libvirt.open(uri), first.getLibVersion())
-
-        connection = await cls._do(f"Connecting to {uri}", connect)
-        # libvirt.conf can give a remote daemon a plain name (uri_aliases).
+    async def qemu_version(self) -> int:
+        """Of the QEMU that the daemon starts where a domain names none, as 10000002 for 10.0.2; 0
+        where there is none."""
         try:
-            _refuse_elsewhere(uri, connection._first.getURI())
-        except Refused:
-            await connection.close()
-            raise
-        return connection
-
-    async def again(self) -> bool:
-        """Connect anew where a connection broke; False where the daemon cannot be reached."""
-
-        def connect() -> None:
-            if not _is_alive(self._first):
-                self._first = libvirt.open(self.uri)
-            if not _is_alive(self._second):
-                self._second = libvirt.open(self.uri)
-
-        try:
-            await self._do(f"Connecting to {self.uri}", connect)
+            return await self._do("Asking for QEMU's version", self._first.getVersion)
         except LibvirtError:
-            return False
-        return True
-
-    @property
-    def hypervisor(self) -> str:
-        """What moves the RAM here, for who remembers how fast that was."""
-        return f"libvirt {_dotted(self.version)}"
-
-    async def close(self) -> None:
-        """Let go of both; a broken connection is fine."""
-        for connection in (self._first, self._second):
-            with contextlib.suppress(LibvirtError):
-                await self._do("Closing the connection", connection.close)
-
-    @staticmethod
-    async def _do(doing: str, call: t.Callable[[], _Result]) -> _Result:
-        try:
-            return await _in_thread(call)
-        except libvirt.libvirtError as exc:
-            raise LibvirtError(doing, str(exc), exc.get_error_code() or 0) from exc
-
-    def _lookup(self, name_or_uuid: str) -> t.Any:
-        try:
-            return self._second.lookupByUUIDString(name_or_uuid)
-        except libvirt.libvirtError:  # no such UUID, or none at all
-            return self._second.lookupByName(name_or_uuid)
-
-    async def find(self, name_or_uuid: str) -> Domain | None:
-        """Look at a domain; None when there is none of that name or UUID."""
-        try:
-            return await self._do(
-                f"Looking for the domain {name_or_uuid}",
-                lambda: _described(self._lookup(name_or_uuid)),
-            )
-        except LibvirtError as exc:
-            if exc.code == NO_DOMAIN:
-                return None
-            raise
-
-    async def active(self) -> list[Domain]:
-        """Look at every domain that a QEMU holds."""
-        flag = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
-        found = await self._do("Listing the domains", lambda: self._second.listAllDomains(flag))
-        looked = [await self.find(domain.UUIDString()) for domain in found]
-        return [domain for domain in looked if domain is not None and domain.active]
-
-    async def description(self, uuid: str) -> str:
-        """The domain's XML as it is now, without what is secret in it."""
-        return await self._do(
-            "Reading the domain's XML", lambda: str(self._lookup(uuid).XMLDesc(0))
-        )
-
-    async def execute(
-        self, uuid: str, command: str, arguments: t.Mapping[str, object] | None = None
-    ) -> t.Any:
-        """Ask the domain's QEMU itself; libvirt marks the domain as tainted for it. Returns what
-        QEMU returns; its errors are raised too."""
-        words: dict[str, object] = {"execute": command}
-        if arguments:
-            words["arguments"] = dict(arguments)
-        doing = f"Asking QEMU for {command}"
-
-        def ask() -> t.Any:
-            return libvirt_qemu.qemuMonitorCommand(self._lookup(uuid), json.dumps(words), 0)
-
-        answer = json.loads(await self._do(doing, ask))
-        if "error" in answer:
-            raise LibvirtError(doing, str(answer["error"].get("desc", answer["error"])), 0)
-        return answer.get("return")
+            return 0
 
     async def save(
         self,
@@ -402,7 +229,7 @@ class Connection:
         """
         domain = self._lookup(uuid)
         state, reason = domain.state()
-        loading = (state, reason) == (_PAUSED, _PAUSED_STARTING_UP)
+        loading = (state, reason) == (PAUSED, PAUSED_STARTING_UP)
         if loading:
             domain.destroy()
         return loading
@@ -449,8 +276,8 @@ class Connection:
 
         def read() -> int:
             domain = self._lookup(uuid)
-            domain.agentSetResponseTimeout(_AGENT_SECONDS, 0)
-            now = domain.getTime()
+            with _answered_within(domain, _AGENT_SECONDS):
+                now = domain.getTime()
             return int(now["seconds"]) * 10**9 + int(now["nseconds"])
 
         return await self._do("Asking the guest's agent", read)
@@ -458,7 +285,13 @@ class Connection:
     async def set_agent_time_ns(self, uuid: str, now: int) -> None:
         """Set the guest's clock through its agent. Raises `LibvirtError`."""
         time = {"seconds": now // 10**9, "nseconds": now % 10**9}
-        await self._do("Setting the guest's clock", lambda: self._lookup(uuid).setTime(time))
+
+        def write() -> None:
+            domain = self._lookup(uuid)
+            with _answered_within(domain, _AGENT_SETS_SECONDS):
+                domain.setTime(time)
+
+        await self._do("Setting the guest's clock", write)
 
     async def write_notes(self, uuid: str, notes: t.Collection[str]) -> None:
         """Keep these words of ours, and no others, in the domain's configuration."""
@@ -495,15 +328,3 @@ class Connection:
             return frozenset(re.findall(r"\b(\w+)=['\"]on['\"]", element))
 
         return await self._do("Looking for what is held", read)
-
-    def require(self, version: int, what: str) -> None:
-        """Raise `Refused` where the daemon's libvirt is older than ``version``."""
-        if self.version < version:
-            raise Refused(
-                f"{what} needs libvirt {_dotted(version)}; the daemon at {self.uri} is "
-                f"{_dotted(self.version)}."
-            )
-
-
-def _dotted(version: int) -> str:
-    return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"

@@ -39,7 +39,8 @@ LOST = ("crashed", "failed")
 @dataclass(frozen=True)
 class Domain:
     """One look at a domain. ``state``: one of `STATES`, ``shutoff`` when inactive; ``starting``:
-    its QEMU is there and does not hold the guest yet; ``job``: a job of libvirt's runs on it;
+    its QEMU is there and does not hold the guest yet; ``held_to_save``: libvirt paused it for a
+    save, and lets it go on when that comes to nothing; ``job``: a job of libvirt's runs on it;
     ``memory_bytes``: the most RAM it can have; ``autostart_once``: libvirt starts it with the next
     start of the host alone; ``off_because``: libvirt's word for why it is inactive, of
     `OFF_BECAUSE`, for messages and never for decisions (a restart of the daemon forgets it)."""
@@ -52,6 +53,7 @@ class Domain:
     has_managed_save: bool
     memory_bytes: int
     starting: bool = False
+    held_to_save: bool = False
     job: bool = False
     autostart_once: bool = False
     off_because: str = "unknown"

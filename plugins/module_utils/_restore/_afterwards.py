@@ -11,10 +11,11 @@ import typing as t
 from dataclasses import replace
 
 from .._clock import ClockReport
-from .._telling import tell_step
+from .._telling import about, tell_step
 from ._outcome import RestoreOutcome
 from ._presence import Presence, Wanted, parse_tcp, presence_of_domain, presence_over_qmp
 
+LOOKING_AFTER = "look after"
 # Option ready_check, as an argument spec has it.
 READY_CHECK: dict[str, t.Any] = dict(
     type="dict",
@@ -35,17 +36,21 @@ async def with_presence(
     """
     if not outcome.changed or outcome.state_after != "running":
         return outcome
-    tell_step("looking after the guest's clock")
-    try:
-        if uri is not None and domain is not None:
-            presence = await presence_of_domain(uri, domain, wanted)
-        elif outcome.qmp_socket is not None:
-            presence = await presence_over_qmp(outcome.qmp_socket, wanted)
-        else:
-            return outcome
-    except asyncio.CancelledError:
-        unknown = ClockReport("unknown", error="a signal ended the run before")
-        presence = Presence(None, unknown if wanted.sync_clock else None)
+    name = outcome.saved.name if outcome.saved is not None else outcome.guest[0]
+    path = outcome.plan.path
+    with about(LOOKING_AFTER, name or domain or path, path):
+        tell_step("asking its agent" if wanted.sync_clock else "announcing it")
+        try:
+            if uri is not None and domain is not None:
+                presence = await presence_of_domain(uri, domain, wanted)
+            elif outcome.qmp_socket is not None:
+                presence = await presence_over_qmp(outcome.qmp_socket, wanted)
+            else:
+                return outcome
+            await asyncio.sleep(0)  # where a signal is heard that came while something was closed
+        except asyncio.CancelledError:
+            unknown = ClockReport("unknown", error="a signal ended the run before")
+            presence = Presence(None, unknown if wanted.sync_clock else None)
     return replace(outcome, presence=presence)
 
 

@@ -17,7 +17,7 @@ import time
 import typing as t
 from dataclasses import dataclass, field, replace
 
-from .._domain_instance import was_started_to_load
+from .._domain_instance import was_loaded_from
 from .._errors import LibvirtError, Refused, StoreError, VmfleetError
 from .._failure import facts_of, words_of
 from .._image_record import CONTINUED, LOADING, SavedImage, describe
@@ -28,13 +28,13 @@ from .._libvirt._virsh import can_say_channels
 from .._libvirt_transfer import left_to_libvirt
 from .._qemu._deadline import Deadline
 from .._qemu._negotiation import MAPPED_RAM, Negotiated
-from .._saveimage._life import annotate, life_notes, mark_ready, mark_spent
+from .._saveimage._life import annotate, mark_ready, mark_spent
 from .._saveimage._prefix import read_prefix
 from .._saveimage._protection import replaceable
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._relabel import as_sparse, as_version_3
 from .._saveimage._verify import Structure, verify_structure
-from .._store_speed import for_restoring
+from .._store_speed import for_restoring, known_speed
 from .._telling import RESTORING, Steps, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._checks import look_at_image, refuse_problems
@@ -47,6 +47,9 @@ from ._image_file import open_image
 from ._outcome import RestoreOutcome
 from ._plan import RestorePlan, check_image, runs_afterwards
 from ._request import RestoreRequest
+
+# With the parameter direct-io, without which libvirt cannot read a sparse image past the cache.
+_DIRECT_IO_QEMU = 9_001_000
 
 
 async def restore_domain(request: DomainRestoreRequest, *, check_mode: bool) -> RestoreOutcome:
@@ -102,6 +105,7 @@ class _Restore(Steps):
     began: float
     check_mode: bool
     deadline: Deadline
+    direct_io: bool = True
     image_state: str = ""
     actions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -117,12 +121,18 @@ class _Restore(Steps):
         step, reason = decide(
             self.image,
             domain,
-            loaded_by_us=await self._loaded_by_us(domain),
+            loaded_by_us=await was_loaded_from(self.connection, self.fd, self.image, domain),
             run_afterwards=wanted,
         )
         found = domain.state if domain is not None and domain.active else "absent"
         if step is Step.LOAD:
-            await self._learn_speed()
+            size, may = self.structure.allocated_bytes, not self.check_mode
+            measured = await known_speed(
+                self.request, for_restoring, self.connection.hypervisor, size, may_measure=may
+            )
+            self.request = replace(self.request, measured=measured)
+            if measured is not None:
+                self.direct_io = await self.connection.qemu_version() >= _DIRECT_IO_QEMU
         plan = self._plan(step, reason, wanted)
         if step is Step.NOTHING:
             return await uninterrupted(self._nothing_left(plan, found))
@@ -135,23 +145,6 @@ class _Restore(Steps):
         # No cancellation from here on: the guest is there, and must not stay half restored.
         await uninterrupted(self._loaded(wanted))
         return self._outcome(plan, found, "running" if wanted else "paused", changed=True)
-
-    async def _learn_speed(self) -> None:
-        request, hypervisor = self.request, self.connection.hypervisor
-        if None in (request.parallel_channels, request.bypass_cache):
-            size, may = self.structure.allocated_bytes, not self.check_mode
-            measured = await in_thread(
-                lambda: for_restoring(request.path, hypervisor, size, may_measure=may)
-            )
-            self.request = replace(request, measured=measured)
-
-    async def _loaded_by_us(self, domain: Domain | None) -> bool:
-        notes = life_notes(read_prefix(self.fd, self.image.path))
-        if notes.get(LOADING) is not True:
-            return False
-        if domain is None or domain.state != "paused" or domain.starting or domain.job:
-            return True  # decides nothing
-        return await was_started_to_load(self.connection, self.uuid)
 
     async def _nothing_left(self, plan: RestorePlan, found: str) -> RestoreOutcome:
         """Unchanged, unless a run died before it switched autostart on."""
@@ -193,6 +186,7 @@ class _Restore(Steps):
                 cpu_count=len(os.sched_getaffinity(0)),
                 may_choose=recent and can_say_channels(),
                 measured=self.request.measured,
+                direct_io=self.direct_io,
             ),
             reason=reason,
             checks=tuple(checks),

@@ -19,9 +19,12 @@ from .._errors import LibvirtError, MonitorError, Refused, VmfleetError
 from .._libvirt._connection import Connection
 from .._qemu._agent import Agent, AgentError, agent_socket, announce
 from .._qemu._monitor import Monitor
-from .._uninterrupted import uninterrupted, within
+from .._telling import tell_step
+from .._uninterrupted import finished_first, uninterrupted, within
 
 _AGENT_SECONDS = 5.0
+# hwclock, which the agent waits for, itself waits 10 s for a clock that does not tick.
+_SET_SECONDS = 15.0
 _LOOK_AGAIN_SECONDS = 0.5
 # libvirt's virterror.h: no agent is configured; it does not answer.
 _NO_AGENT, _UNRESPONSIVE = 74, 86
@@ -50,6 +53,10 @@ def parse_tcp(text: str) -> tuple[str, int]:
         raise Refused(f"ready_check.tcp must be HOST:PORT, not {text!r}.")
     if not 0 < int(port) < 1 << 16:
         raise Refused(f"ready_check.tcp names port {port}; ports are 1 to 65535.")
+    try:
+        host.encode("idna")  # as it is looked up
+    except UnicodeError as exc:
+        raise Refused(f"ready_check.tcp names a host that can be none: {host!r}.") from exc
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host, int(port)
 
 
@@ -101,7 +108,7 @@ async def presence_over_qmp(qmp_socket: str, wanted: Wanted) -> Presence:
             clock = ClockReport(state, error=exc.message)
             return await _finished(announced, clock, wanted, None)
     finally:
-        await uninterrupted(monitor.close())
+        await finished_first(monitor.close())
     if path is None:
         return await _finished(announced, ClockReport(ABSENT), wanted, None)
     socket = path
@@ -140,10 +147,10 @@ class _OverQmp:
         self._agent = agent
 
     async def read_ns(self) -> int:
-        return int(await self._agent.execute("guest-get-time"))
+        return await self._agent.time_ns()
 
     async def set_ns(self, now: int) -> None:
-        await self._agent.execute("guest-set-time", time=now)
+        await self._agent.set_time_ns(now, _SET_SECONDS)
 
 
 class _OverLibvirt:
@@ -194,6 +201,7 @@ async def _finished(
     if wanted.tcp is not None:
         missing.append(f"port {wanted.tcp[1]} of {wanted.tcp[0]}")
     reason = ""
+    tell_step(f"waiting for {' and '.join(missing)}")
     while True:
         left = wanted.ready_seconds - (time.monotonic() - began)
         for one in tuple(missing):

@@ -26,7 +26,7 @@ from .._qemu._process import boot_id, find_with, is_alive, runs_with
 from .._saveimage._compressors import compressor_of
 from .._saveimage._publish import refuse_unfinished
 from .._saveimage._verify import verify_structure
-from .._store_speed import for_restoring
+from .._store_speed import for_restoring, known_speed
 from .._telling import RESTORING, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._checks import check_trust, refuse_problems
@@ -141,12 +141,12 @@ class _Restore:
                 monitor = await self._get_qemu()
                 if monitor is None:
                     return self._report.planned(self._plan_alone(self._starter.launch), None)
-                cleanup.push_async_callback(monitor.close)
+                cleanup.push_async_callback(uninterrupted, monitor.close())
                 return await self._use(monitor)
         except BaseException as exc:
             await uninterrupted(fail(self._session, self._starter, self._qmp_socket, exc))
         finally:
-            await self._starter.let_go()
+            await uninterrupted(self._starter.let_go())
 
     async def _rehearse(self) -> RestoreOutcome:
         check_image(self._image, self._request, story_of(self._image))
@@ -240,7 +240,15 @@ class _Restore:
         if self._starter.launched is None:
             self._starter.look_again(guest.process, self._wanted if mapped else None)
         if not mapped:
-            await self._learn_speed(guest)
+            size = self._session.structure.allocated_bytes
+            measured = await known_speed(
+                self._request,
+                for_restoring,
+                guest.qemu_version,
+                size,
+                may_measure=not self._check_mode,
+            )
+            self._request = replace(self._request, measured=measured)
         waiting = WaitingQemu(self._session, self._request, monitor, guest, mapped)
         plan = await waiting.plan(self._starter)
         if self._check_mode or plan.negotiated is None:
@@ -261,15 +269,6 @@ class _Restore:
         return self._report.outcome(
             plan, guest, self._session.guest_state, changed=True, report=report
         )
-
-    async def _learn_speed(self, guest: Guest) -> None:
-        request, version = self._request, guest.qemu_version
-        if None in (request.parallel_channels, request.bypass_cache):
-            size, may = self._session.structure.allocated_bytes, not self._check_mode
-            measured = await in_thread(
-                lambda: for_restoring(request.path, version, size, may_measure=may)
-            )
-            self._request = replace(request, measured=measured)
 
     def _mapped_in(self, guest: Guest) -> tuple[ImageBlock, ...]:
         """RAM blocks that the waiting QEMU was told to map from the image. Raises `Refused` when it

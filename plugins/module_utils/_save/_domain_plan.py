@@ -152,8 +152,8 @@ def negotiate_domain(
         bypass_cache_asked=request.bypass_cache,
         cpu_count=cpu_count,
         may_choose=offer.channels,
-        # Without direct-io in QEMU libvirt could not write a sparse image past the cache.
-        measured=request.measured if offer.direct_io else None,
+        measured=request.measured,
+        direct_io=offer.direct_io,
     )
 
 

@@ -17,14 +17,14 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 
-from .._domain_instance import was_started_to_load
+from .._domain_instance import never_ran_since
 from .._errors import ImageInvalid, LibvirtError, Refused, StoreError, VmfleetError
 from .._failure import words_of
-from .._image_record import CONTINUED, LOADING, SavedImage, describe_target
+from .._image_record import SavedImage, describe_target
 from .._lent_image import give_back, label_of
 from .._libvirt._autostart import hold_autostart, release_autostart
 from .._libvirt._connection import SPARSE_VERSION, Connection
-from .._libvirt._domain import LOST, Domain, whereabouts
+from .._libvirt._domain import LOST, Domain
 from .._libvirt._qemu_conf import QemuConf, read_knobs
 from .._libvirt._traps import blockers_of, offered_by, remove_leaked_fdsets, set_direct_io
 from .._libvirt._virsh import can_say_channels
@@ -32,12 +32,11 @@ from .._qemu._deadline import Deadline
 from .._qemu._fdset import direct_io_refusal
 from .._qemu._negotiation import MAPPED_RAM
 from .._saveimage._domain_machine import machine_of
-from .._saveimage._life import life_notes
 from .._saveimage._lock import is_at
-from .._saveimage._prefix import ALIGNMENT_BYTES, read_prefix
+from .._saveimage._prefix import ALIGNMENT_BYTES
 from .._saveimage._publish import PartialImage, check_target, partial_path
 from .._saveimage._verify import Structure
-from .._store_speed import for_saving
+from .._store_speed import for_saving, known_speed
 from .._telling import SAVING, Steps, about
 from .._uninterrupted import in_thread, uninterrupted
 from ._domain_absent import save_of_absent_domain
@@ -45,7 +44,7 @@ from ._domain_leftover import Treated, treat_leftover
 from ._domain_plan import Offer, check_domain, plan_domain_save
 from ._domain_report import CRASHED, failed, failed_afterwards, outcome, verify_written
 from ._domain_request import DomainSaveRequest
-from ._domain_settled import settled
+from ._domain_settled import advice_on, settled
 from ._domain_written import (
     is_whole,
     look_at_disks,
@@ -95,7 +94,14 @@ class _Save(Steps):
             return await save_of_absent_domain(self.request, domain, check_mode=self.check_mode)
         check_domain(domain)  # a job would keep QEMU from being asked
         check_domain(domain, await blockers_of(self.connection, domain.uuid))
-        await self._learn_speed(domain)
+        measured = await known_speed(
+            self.request,
+            for_saving,
+            self.connection.hypervisor,
+            domain.memory_bytes,
+            may_measure=not self.check_mode,
+        )
+        self.request = replace(self.request, measured=measured)
         # Nothing is removed for a save that would then be refused.
         await self._plan(domain, describe_target(path), None)
         left = await treat_leftover(self.request, domain, check_mode=self.check_mode)
@@ -125,15 +131,6 @@ class _Save(Steps):
         plan = replace(plan, recovers=recovers, kind=kind)
         return self._outcome(plan, domain, existing, structure)
 
-    async def _learn_speed(self, domain: Domain) -> None:
-        request, hypervisor = self.request, self.connection.hypervisor
-        if None in (request.parallel_channels, request.bypass_cache):
-            may = not self.check_mode
-            measured = await in_thread(
-                lambda: for_saving(request.path, hypervisor, domain.memory_bytes, may_measure=may)
-            )
-            self.request = replace(request, measured=measured)
-
     async def _plan(
         self, domain: Domain, existing: SavedImage | None, direct_io_proved: bool | None
     ) -> SavePlan:
@@ -156,17 +153,8 @@ class _Save(Steps):
             cpu_count=len(os.sched_getaffinity(0)),
             free_bytes=free_bytes(self.request.path),
             direct_io_proved=direct_io_proved,
-            never_ran=await self._never_ran(domain, existing),
+            never_ran=await never_ran_since(self.connection, existing, domain),
         )
-
-    async def _never_ran(self, domain: Domain, existing: SavedImage | None) -> bool:
-        """Whether the domain was loaded from the image at the target, and is held since."""
-        if existing is None or domain.state != "paused" or existing.uuid != domain.uuid:
-            return False
-        with open(existing.path, "rb") as source:
-            notes = life_notes(read_prefix(source.fileno(), existing.path))
-        loaded = notes.get(LOADING) is True and notes.get(CONTINUED) is not True
-        return loaded and await was_started_to_load(self.connection, domain.uuid)
 
     def _conf(self) -> QemuConf:
         if self.request.image_format is not None or self.request.image_version is not None:
@@ -273,7 +261,7 @@ class _Save(Steps):
         if gone and is_whole(image, domain.uuid):
             self.actions.append(f"libvirt had saved it when this came up: {words_of(cause)}")
             return
-        advice, state = self._advice(now, known=known, path=image.path), "unknown"
+        advice, state = advice_on(now, known=known, path=image.path), "unknown"
         if gone:
             state = CRASHED if now is None or now.off_because in LOST else now.state
             if may_be_whole(image):
@@ -291,8 +279,8 @@ class _Save(Steps):
             state = now.state
             advice += await self._let_go(domain)
             # Whatever came up meanwhile writes into this file.
-            still, _known = await settled(self.connection, domain.uuid)
-            if still is not None and still.active:
+            still, known = await settled(self.connection, domain.uuid)
+            if known and still is not None and still.active:
                 self._discard(image)
         if isinstance(cause, Refused):
             raise cause
@@ -328,19 +316,6 @@ class _Save(Steps):
             if await remove_leaked_fdsets(self.connection, domain.uuid):
                 self.actions.append("took back the descriptors that libvirt left in QEMU")
         return said
-
-    @staticmethod
-    def _advice(now: Domain | None, *, known: bool, path: str) -> str:
-        if not known:
-            name = now.name if now is not None else ""
-            return (
-                "Whether libvirt goes on saving it is not known: look with virsh domstate "
-                f"{name} when it answers again, then run this again: {path} is published if it is "
-                "whole, and removed if the domain still runs."
-            )
-        if now is not None and now.active:
-            return f"The domain is {now.state}, as libvirt left it."
-        return whereabouts(now)
 
     def _outcome(
         self,

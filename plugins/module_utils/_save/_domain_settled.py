@@ -11,9 +11,11 @@ import time
 
 from .._errors import LibvirtError
 from .._libvirt._connection import Connection
-from .._libvirt._domain import Domain
+from .._libvirt._domain import Domain, whereabouts
 
 _WAIT_SECONDS = 30.0
+# A daemon that crashed is started again by systemd, within a few seconds.
+_BACK_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
 
 
@@ -21,17 +23,35 @@ async def settled(connection: Connection, uuid: str) -> tuple[Domain | None, boo
     """The domain, and whether that is known: libvirt may go on with a save whose caller is gone,
     and until its job has ended nothing of it may be touched. A connection that broke is made anew.
     """
-    end = time.monotonic() + _WAIT_SECONDS
+    begin = answered = time.monotonic()
     domain: Domain | None = None
     while True:
         try:
             domain = await connection.find(uuid)
         except LibvirtError:
-            if not await connection.again():
+            if not await connection.again() and time.monotonic() > answered + _BACK_SECONDS:
                 return domain, False
         else:
-            if domain is None or not (domain.job or domain.starting):
+            answered = time.monotonic()
+            if domain is None or not (domain.job or domain.starting or domain.held_to_save):
                 return domain, True
-        if time.monotonic() > end:
+            # libvirt has failed to let it go on, and does not try again.
+            if not (domain.job or domain.starting) and answered > begin + _BACK_SECONDS:
+                return domain, True
+        if time.monotonic() > begin + _WAIT_SECONDS:
             return domain, False
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+def advice_on(now: Domain | None, *, known: bool, path: str) -> str:
+    """What to do about what `settled` found of a domain that was not saved into ``path``."""
+    if not known:
+        name = now.name if now is not None else ""
+        return (
+            "Whether libvirt goes on saving it is not known: look with virsh domstate "
+            f"{name} when it answers again, then run this again: {path} is published if it is "
+            "whole, and removed if the domain still runs."
+        )
+    if now is not None and now.active:
+        return f"The domain is {now.state}, as libvirt left it."
+    return whereabouts(now)

@@ -24,9 +24,9 @@ from .._qemu._monitor import Monitor, NoListener
 from .._qemu._systemd_guest import unit_to_stop
 from .._saveimage._publish import PartialImage, check_target
 from .._saveimage._squash import owner_warning
-from .._store_speed import for_saving
+from .._store_speed import for_saving, known_speed
 from .._telling import SAVING, about
-from .._uninterrupted import in_thread, uninterrupted
+from .._uninterrupted import uninterrupted
 from ._absent import save_of_nobody
 from ._cases import guest_after, next_case
 from ._existing import held, spend
@@ -71,7 +71,14 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
         try:
             check_target(request.path)
             request = await _with_unit(request, guest)
-            request = await _with_speed(request, guest, may_measure=not check_mode)
+            measured = await known_speed(
+                request,
+                for_saving,
+                guest.qemu_version,
+                guest.ram_bytes,
+                may_measure=not check_mode,
+            )
+            request = replace(request, measured=measured)
             if check_mode:
                 return await _foresee(request, monitor, guest, existing)
             name = guest.name or request.qmp_socket
@@ -81,7 +88,7 @@ async def save(request: SaveRequest, *, check_mode: bool) -> SaveOutcome:
             exc.facts.setdefault("guest", {"state": guest.run_state})
             raise
     finally:
-        await monitor.close()
+        await uninterrupted(monitor.close())
 
 
 async def _with_unit(request: SaveRequest, guest: Guest) -> SaveRequest:
@@ -91,17 +98,6 @@ async def _with_unit(request: SaveRequest, guest: Guest) -> SaveRequest:
     if not ends or guest.process is None:
         return request
     return replace(request, unit=await unit_to_stop(guest.process.pid, request.systemd_unit))
-
-
-async def _with_speed(request: SaveRequest, guest: Guest, *, may_measure: bool) -> SaveRequest:
-    """The request with what the store is known, or now found, to do best."""
-    if None not in (request.parallel_channels, request.bypass_cache):
-        return request
-    version, size = guest.qemu_version, guest.ram_bytes
-    measured = await in_thread(
-        lambda: for_saving(request.path, version, size, may_measure=may_measure)
-    )
-    return replace(request, measured=measured)
 
 
 async def _foresee(

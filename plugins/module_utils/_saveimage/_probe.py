@@ -21,6 +21,8 @@ from ._lock import store_error
 # What is written at most; each of the measurements ends after its time, whatever it has moved.
 MOST_BYTES = 64 << 20
 _MEASURE_SECONDS = 0.2
+# The page cache takes everything at once, and a slow store is only found out by the fsync.
+_TRIAL_BYTES = 4 << 20
 _CHUNK_BYTES = 1 << 20
 _NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY)
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
@@ -67,7 +69,7 @@ def _measure(fd: int, chunk: mmap.mmap, channels: t.Sequence[int]) -> Figures:
             direct_fd = None
         targets = [(True, direct_fd), (False, fd)] if direct_fd is not None else [(False, fd)]
         write = [
-            Figure(direct, count, _rate(target, count, _writer(target, chunk), sync=True))
+            Figure(direct, count, _write_rate(target, count, chunk))
             for count in channels
             for direct, target in targets
         ]
@@ -75,7 +77,8 @@ def _measure(fd: int, chunk: mmap.mmap, channels: t.Sequence[int]) -> Figures:
         for count in channels:
             for direct, target in targets:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                read.append(Figure(direct, count, _rate(target, count, _reader(target))))
+                size = os.fstat(fd).st_size
+                read.append(Figure(direct, count, _rate(target, count, _reader(target), size)))
     finally:
         if direct_fd is not None:
             os.close(direct_fd)
@@ -116,9 +119,19 @@ def _reader(fd: int) -> _Move:
     return read
 
 
-def _rate(fd: int, threads: int, move: _Move, *, sync: bool = False) -> float:
-    """Bytes per second. Each thread has a part of the file to itself."""
-    part = MOST_BYTES // threads
+def _write_rate(fd: int, threads: int, chunk: mmap.mmap) -> float:
+    """As `_rate`, of no more than what a trial says can be written in the time."""
+    write = _writer(fd, chunk)
+    trial = _rate(fd, threads, write, _TRIAL_BYTES, sync=True)
+    size = int(trial * _MEASURE_SECONDS)
+    if size <= _TRIAL_BYTES:
+        return trial
+    return _rate(fd, threads, write, min(MOST_BYTES, size), sync=True)
+
+
+def _rate(fd: int, threads: int, move: _Move, size_bytes: int, *, sync: bool = False) -> float:
+    """Bytes per second. Each thread has a part of the file to itself, of whole chunks."""
+    part = max(1, size_bytes // threads // _CHUNK_BYTES) * _CHUNK_BYTES
     moved = [0] * threads
     failures: list[OSError] = []
     began = time.monotonic()

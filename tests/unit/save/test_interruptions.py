@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import signal
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu import _monitor
 from ansible_collections.vmfleet.suspend.plugins.module_utils._save import (
     _hold,
 )
@@ -80,6 +82,21 @@ def test_after_publishing_a_signal_changes_nothing_any_more(guest, image, comman
     once(guest, command, interrupt, after="migrate", first=True)
     result = save(guest, image, signals=True)
     assert result["guest"]["state"] == "stopped"
+    assert described(image).state == "ready"
+
+
+def test_a_signal_while_the_monitor_is_closed_is_not_told_as_one_before_anything_was_changed(
+    guest, image, monkeypatch
+):
+    close = vars(_monitor.Monitor)["close"]
+
+    async def interrupted(monitor):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.01)
+        await close(monitor)
+
+    monkeypatch.setattr(_monitor.Monitor, "close", interrupted)
+    assert save(guest, image, signals=True)["guest"]["state"] == "stopped"
     assert described(image).state == "ready"
 
 
