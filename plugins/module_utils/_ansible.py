@@ -12,8 +12,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ._errors import Refused, VmfleetError
-from ._libvirt._connection import LIBVIRT_IMPORT_ERROR
+from ._errors import Busy, Refused, VmfleetError
+from ._libvirt._daemon import LIBVIRT_IMPORT_ERROR
 from ._patience import patiently
 from ._progress_file import progress_in
 from ._qemu._monitor import QMP_IMPORT_ERROR, QMP_MINIMUM_VERSION
@@ -135,6 +135,8 @@ def fail(module: AnsibleModule, error: VmfleetError | OSError) -> t.NoReturn:
     message = str(error)
     if isinstance(error, VmfleetError):
         facts.update(error.facts)
+        if isinstance(error, Busy):
+            facts["busy"] = True
         message = error.message
     module.fail_json(**_without_secrets({"msg": message, **facts}))
     raise AssertionError("fail_json returned")

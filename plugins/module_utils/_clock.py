@@ -85,7 +85,10 @@ async def synchronize(clock: AgentClock, now_ns: t.Callable[[], int] = time.time
             await clock.set_ns(now_ns() + way_ns // 2)
         except VmfleetError as exc:  # hwclock's failure, say, when the clock itself is set
             error = exc.message
-        after, way_ns = await _skew(clock, now_ns)
+        try:
+            after, way_ns = await _skew(clock, now_ns)
+        except VmfleetError as exc:
+            return ClockReport(ANSWERED, before, None, error or exc.message)
     return ClockReport(ANSWERED, before, after, error)
 
 

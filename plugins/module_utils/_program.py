@@ -21,11 +21,11 @@ from ._errors import Refused, VmfleetError
 from ._host._hold import held_seconds, now, release
 from ._host._journal import Journal
 from ._host._journal_file import AnotherRun, open_journal, read_journals
-from ._host._options import GUEST_ARGUMENTS, RESUME_ARGUMENTS, resume_request
+from ._host._options import RESUME_ARGUMENTS, resume_request
 from ._host._outcome import HostOutcome
 from ._host._requests import ResumeRequest
 from ._host._resume import resume
-from ._interruptible import interruptible
+from ._interruptible import Interrupted, interruptible
 from ._qemu._monitor import QMP_IMPORT_ERROR
 from ._qemu._secrets import hide_in
 from ._saveimage._trust import distrust
@@ -33,15 +33,15 @@ from ._syslog import logging
 from ._version import COLLECTION_VERSION
 
 OPTIONS_FILE = "/etc/vmfleet/resume.json"
-# Every guest is back, or there was nothing to do; some are not, or it was refused; bad usage.
-DONE, NOT_BACK, USAGE = 0, 1, 2
+# Every guest is back, or there was nothing to do; some are not, or it was refused; bad usage; ended
+# by a signal before it did anything, as by `systemctl stop` during a hold (128 + SIGTERM).
+DONE, NOT_BACK, USAGE, STOPPED = 0, 1, 2, 143
 _LOOK_AGAIN_SECONDS = 5.0
 _TYPES: t.Mapping[str, tuple[type, ...]] = {
     "path": (str,),
     "str": (str,),
     "int": (int,),
     "bool": (bool,),
-    "list": (list,),
     "dict": (dict,),
     "bytes": (int, str),
 }
@@ -64,8 +64,15 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
             journal = asyncio.run(release(request.journal, request.store))
             _say("no suspend is open" if journal is None else f"released the suspend {journal.id}")
             return DONE
+        _require_qmp()
+        if options.verb == "check":
+            _say(f"{sys.executable} can resume what {request.journal} tells of.")
+            return DONE
         with logging():
             return asyncio.run(interruptible(_resume(request)))
+    except Interrupted as exc:
+        _say(str(exc))
+        return STOPPED
     except (VmfleetError, OSError) as exc:
         _say(hide_in(str(exc)))
         return NOT_BACK
@@ -75,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vmfleet-suspend",
         description="Resume what this host suspended. Exit status: 0 every guest is back or there "
-        "was nothing to do, 1 some are not, 2 usage.",
+        "was nothing to do, 1 some are not, 2 usage, 143 ended before it did anything.",
     )
     parser.add_argument(
         "--options", metavar="FILE", default=OPTIONS_FILE, help="default %(default)s"
@@ -85,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         ("resume", "bring back every guest of the open suspend, once nothing holds it any more"),
         ("status", "where the suspend of this host stands"),
         ("release", "end the hold: whoever waits for it resumes now"),
+        ("check", "whether this Python could resume with these options"),
         ("version", "which version this is"),
     ):
         verbs.add_parser(verb, help=words, description=words)
@@ -107,28 +115,52 @@ def read_options(path: str) -> dict[str, t.Any]:
         given = {}
     except ValueError as exc:
         raise Refused(f"{path} is no JSON: {exc}.") from exc
-    params = _completed(given, RESUME_ARGUMENTS, path)
-    params["guests"] = [_completed(one, GUEST_ARGUMENTS, path) for one in params["guests"]]
-    return params
+    return _completed(given, RESUME_ARGUMENTS, path)
 
 
-def _completed(
-    given: object, spec: t.Mapping[str, t.Mapping[str, t.Any]], path: str
-) -> dict[str, t.Any]:
+def _completed(given: object, spec: t.Mapping[str, t.Any], path: str) -> dict[str, t.Any]:
+    """With what is left out, or null, as the module has it."""
     if not isinstance(given, dict):
         raise Refused(f"{path} holds {given!r} in place of an object with options.")
-    for name, value in given.items():
+    for name in given:
         if name not in spec:
             raise Refused(f"{path} has an option {name!r} that resume does not know.")
-        known = _TYPES[spec[name].get("type", "str")]
-        wrong = not isinstance(value, known) or (known == (int,) and isinstance(value, bool))
-        if value is not None and wrong:
-            raise Refused(f"{path} gives {name} as {value!r}, and not as {spec[name]['type']}.")
-        choices = spec[name].get("choices")
-        chosen = value if isinstance(value, list) else [value]
-        if choices is not None and value is not None and any(v not in choices for v in chosen):
-            raise Refused(f"{path} gives {name} as {value!r}, and not as one of {choices}.")
-    return {name: given.get(name, option.get("default")) for name, option in spec.items()}
+    completed = {}
+    for name, option in spec.items():
+        value = given.get(name)
+        if value is not None:
+            _check(name, value, option, path)
+            completed[name] = _inside(value, option, path)
+        elif option.get("required"):
+            raise Refused(f"{path} holds {given!r}, which lacks {name}.")
+        else:
+            completed[name] = option.get("default")
+    return completed
+
+
+def _check(name: str, value: t.Any, option: t.Mapping[str, t.Any], path: str) -> None:
+    chosen = value if isinstance(value, list) else [value]
+    is_list = option.get("type") == "list"
+    kind = option["elements"] if is_list else option.get("type", "str")
+    known = _TYPES[kind]
+    wrong = any(
+        not isinstance(one, known) or (known == (int,) and isinstance(one, bool)) for one in chosen
+    )
+    if wrong or is_list != isinstance(value, list):
+        raise Refused(
+            f"{path} gives {name} as {value!r}, and not as {'a list of ' if is_list else ''}{kind}."
+        )
+    choices = option.get("choices")
+    if choices is not None and any(one not in choices for one in chosen):
+        raise Refused(f"{path} gives {name} as {value!r}, and not as one of {choices}.")
+
+
+def _inside(value: t.Any, option: t.Mapping[str, t.Any], path: str) -> t.Any:
+    if "options" not in option:
+        return value
+    if isinstance(value, list):
+        return [_completed(one, option["options"], path) for one in value]
+    return _completed(value, option["options"], path)
 
 
 def _status(request: ResumeRequest) -> int:
@@ -152,12 +184,15 @@ def status_lines(journal: Journal, held_for_seconds: float) -> list[str]:
     return lines
 
 
-async def _resume(request: ResumeRequest) -> int:
+def _require_qmp() -> None:
     if QMP_IMPORT_ERROR is not None:
         raise Refused(
-            f"{sys.executable} has no qemu.qmp. Run this with the Python that the unit "
-            "vmfleet-resume.service runs it with (`systemctl cat vmfleet-resume.service`)."
+            f"{sys.executable} has no qemu.qmp. `systemctl cat vmfleet-resume.service` tells which "
+            "Python to run this with; the role kvm_host makes one that has it."
         )
+
+
+async def _resume(request: ResumeRequest) -> int:
     outcome = await resume_when_released(request, _say, asyncio.sleep)
     for warning in outcome.warnings:
         _say(hide_in(warning))

@@ -4,8 +4,9 @@
 # Private to the collection: no stable interface.
 """Progress for the controller: one small file that is always whole, which it reads now and then.
 
-Its ``guests`` are objects with ``verb``, ``guest``, ``step``, ``done_bytes``, ``total_bytes``,
-``ended`` and ``error`` as in `Event`, in the order in which they began, and ``seconds`` since then.
+``pid`` is the process that writes it, from the beginning. Its ``guests`` are objects with ``verb``,
+``guest``, ``step``, ``done_bytes``, ``total_bytes``, ``ended`` and ``error`` as in `Event`, in the
+order in which they began, and ``seconds`` since then.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ class ProgressFile:
         self._guests[key] = (began, event)
         wait = self._written + _PAUSE_SECONDS - now
         if event.ended is not None or wait <= 0:
-            self._write()
+            self.write()
         elif self._later is None:
             with contextlib.suppress(RuntimeError):  # no event loop
-                self._later = asyncio.get_running_loop().call_later(wait, self._write)
+                self._later = asyncio.get_running_loop().call_later(wait, self.write)
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write what was noted so far."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -69,7 +71,7 @@ class ProgressFile:
         with contextlib.suppress(OSError):
             fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with open(fd, "w", encoding="utf-8") as target:
-                json.dump({"guests": guests}, target)
+                json.dump({"pid": os.getpid(), "guests": guests}, target)
             os.replace(half, self._path)
 
 
@@ -79,5 +81,7 @@ def progress_in(path: str | None) -> t.Iterator[None]:
     if path is None:
         yield
         return
-    with listening(ProgressFile(path).hear):
+    file = ProgressFile(path)
+    file.write()
+    with listening(file.hear):
         yield

@@ -230,6 +230,7 @@ unreadable_journals:
 """
 
 import asyncio
+import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -254,11 +255,12 @@ async def look(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     require_absolute(store=params["store"], journal=params["journal"])
     found = await discover(params["qmp_sockets"], params["uri"])
     journals = read_journals(params["journal"])
-    own = [one for one in journals.journals if one.store == params["store"]]
+    store = os.path.normpath(params["store"])
+    own = [one for one in journals.journals if one.store == store]
     return {
         "guests": [guest.as_dict() for guest in found.guests],
         "unanswered": [{"path": one.path, "reason": one.reason} for one in found.unanswered],
-        "leftovers": leftovers(params["store"], found.guests),
+        "leftovers": leftovers(store, found.guests),
         "journal": own[0].as_dict() if own else None,
         "unreadable_journals": [{"path": path, "reason": why} for path, why in journals.unreadable],
     }

@@ -222,6 +222,11 @@ journal:
     closed: null
     states:
       verified: 8
+busy:
+  description: That another run is at this host, which is why nothing was done.
+  returned: when another run is at this host
+  type: bool
+  sample: true
 duration_seconds:
   description: Seconds of the whole run.
   returned: always

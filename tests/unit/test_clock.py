@@ -40,17 +40,19 @@ SECOND = 10**9
 class ModelClock:
     """A guest whose clock is ``skew`` seconds off, behind an agent that is slow to set it."""
 
-    def __init__(self, skew, *, slow_seconds=0.0, deaf=False, fails=False):
+    def __init__(self, skew, *, slow_seconds=0.0, deaf=False, fails=False, hangs=False):
         self.host_ns = 1_000_000 * SECOND
         self.skew_ns = int(skew * SECOND)
         self.slow_ns = int(slow_seconds * SECOND)
-        self.deaf, self.fails = deaf, fails
+        self.deaf, self.fails, self.hangs = deaf, fails, hangs
         self.sets = 0
 
     def now(self):
         return self.host_ns
 
     async def read_ns(self):
+        if self.hangs and self.sets:
+            raise VmfleetError("no agent answered")
         self.host_ns += 2_000_000  # there
         answer = self.host_ns + self.skew_ns
         self.host_ns += 2_000_000  # and back
@@ -80,11 +82,25 @@ def test_a_clock_is_read_in_the_middle_of_the_way_there_and_back():
         (ModelClock(-60, slow_seconds=9), 1, 0.0, None),
         (ModelClock(-60, deaf=True), 3, -60.0, None),
         (ModelClock(-60, fails=True), 1, 0.0, "hwclock failed"),
+        (ModelClock(-60, fails=True, hangs=True), 1, None, "hwclock failed"),
+        (ModelClock(-60, hangs=True), 1, None, "no agent answered"),
     ],
-    ids=["right", "a little off", "behind", "ahead", "slow hwclock", "never set", "no hwclock"],
+    ids=[
+        "right",
+        "a little off",
+        "behind",
+        "ahead",
+        "slow hwclock",
+        "never set",
+        "no hwclock",
+        "no hwclock, and silent then",
+        "silent then",
+    ],
 )
 def test_a_clock_is_set_until_it_is_right(clock, sets, after, error):
+    before = clock.skew_ns / SECOND
     report = asyncio.run(synchronize(clock, clock.now))
+    assert report.skew_before_seconds == before
     assert (clock.sets, report.skew_after_seconds, report.error) == (sets, after, error)
 
 
@@ -114,7 +130,9 @@ def test_a_port_is_named_with_its_host(text, expected):
     assert parse_tcp(text) == expected
 
 
-@pytest.mark.parametrize("text", ["22", "web:", ":22", "web:ssh", "web:0", "web:65536"])
+@pytest.mark.parametrize(
+    "text", ["22", "web:", ":22", "web:ssh", "web:0", "web:65536", "web..example:80"]
+)
 def test_what_names_no_port_is_refused(text):
     with pytest.raises(Refused, match=r"ready_check\.tcp"):
         parse_tcp(text)
@@ -134,7 +152,7 @@ def synchronized(request):
     return b"\xff" + json.dumps({"return": request["arguments"]["id"]}).encode() + b"\n"
 
 
-async def talk(path, answers, seconds=2.0):
+async def talk(path, answers, seconds=2.0, use=Agent.time_ns):
     """What a conversation comes to with an agent that gives these answers, one a request."""
     left = list(answers)
 
@@ -142,6 +160,9 @@ async def talk(path, answers, seconds=2.0):
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             for answer in left:
                 line = await reader.readuntil(b"\n")
+                if isinstance(answer, float):
+                    await asyncio.sleep(answer)
+                    answer = b'{"return": {}}\n'
                 request = json.loads(line.lstrip(b"\xff"))
                 said = answer(request) if callable(answer) else answer
                 writer.write(said)
@@ -152,7 +173,7 @@ async def talk(path, answers, seconds=2.0):
     try:
         agent = await Agent.open(str(path), seconds)
         try:
-            return await agent.execute("guest-get-time")
+            return await use(agent)
         finally:
             agent.close()
     finally:
@@ -177,18 +198,46 @@ def test_what_somebody_else_left_unread_comes_first_and_counts_for_nothing(tmp_p
         ([b"garbage\n"], "silent", "no agent answered"),
         ([synchronized, b"no JSON\n"], "silent", "did not answer guest-get-time"),
         ([synchronized, b'"text"\n'], "silent", "did not answer guest-get-time"),
+        ([synchronized, b"[" * 200_000 + b"\n"], "silent", "did not answer guest-get-time"),
+        ([synchronized, b"x" * (3 << 20)], "silent", "did not answer guest-get-time"),
+        ([synchronized, b'{"return": {}}\n'], "refused", "what the agent told is no time"),
+        ([synchronized, b'{"return": 1e999}\n'], "refused", "what the agent told is no time"),
+        ([synchronized, b'{"return": 1%s}\n' % (b"0" * 400)], "refused", "is no time"),
+        ([synchronized, b'{"error": "a\\u001b[2Jb"}\n'], "refused", r"guest-get-time: a \[2Jb$"),
         (
             [synchronized, b'{"error": {"class": "CommandNotFound", "desc": "disabled"}}\n'],
             "refused",
             "refused guest-get-time: disabled",
         ),
     ],
-    ids=["asleep", "garbage", "broken", "no object", "disabled"],
+    ids=[
+        "asleep",
+        "garbage",
+        "broken",
+        "no object",
+        "without an end",
+        "too much",
+        "no number",
+        "endless",
+        "of no age",
+        "an error that is none",
+        "disabled",
+    ],
 )
 def test_an_agent_that_does_not_answer_well_is_told(tmp_path, answers, state, words):
     with pytest.raises(AgentError, match=words) as failed:
         asyncio.run(talk(tmp_path / "a", answers, 0.2))
     assert failed.value.state == state
+
+
+def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(tmp_path):
+    async def use(agent):
+        with pytest.raises(AgentError, match=r"did not answer guest-set-time within 0\.1 s"):
+            await agent.set_time_ns(5, 0.1)
+        return await agent.time_ns()
+
+    answers = [synchronized, 0.3, synchronized, b'{"return": 7}\n']
+    assert asyncio.run(talk(tmp_path / "a", answers, use=use)) == 7
 
 
 def test_a_socket_that_is_not_there_is_told_at_once(tmp_path):

@@ -85,6 +85,7 @@ def test_the_words_tell_the_figures():
 
 ASK = Ask("save", "mapped-ram", None, None, None, cpu_count=2, direct_io_proved=None)
 FAST = chosen([1000, 3000], [1000, 1000])
+FAST_TOGETHER = chosen([200, 900], [600, 600])
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,17 @@ FAST = chosen([1000, 3000], [1000, 1000])
         ({"direct_io_proved": False}, (False, 4)),
         ({"measured": None}, (False, 2)),
         ({"layout": "sequential"}, (True, 0)),
+        ({"layout": "sequential", "measured": FAST_TOGETHER}, (False, 0)),
     ],
-    ids=["left out", "cache asked", "channels asked", "refused", "not measured", "one stream"],
+    ids=[
+        "left out",
+        "cache asked",
+        "channels asked",
+        "refused",
+        "not measured",
+        "one stream",
+        "O_DIRECT is fast with more than one stream alone",
+    ],
 )
 def test_what_was_asked_for_wins_over_what_was_measured(changes, expected):
     negotiated = negotiate(replace(ASK, **{"measured": FAST, **changes}), OFFER)

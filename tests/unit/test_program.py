@@ -18,6 +18,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._hold import
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._journal import Journal
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._journal_file import (
     JournalWriter,
+    open_journal,
     read_journals,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import (
@@ -59,6 +60,10 @@ def a_journal(place, **fields):
     )
 
 
+def a_check(**options):
+    return {"guests": [{"name": "web01", "ready_check": options}]}
+
+
 def write(place, journal):
     async def create():
         await JournalWriter.create(place["journal"], journal).close()
@@ -71,6 +76,20 @@ def test_without_a_file_the_options_are_the_modules_own(tmp_path):
     assert resume_request(params).store == "/var/lib/vmfleet/images"
 
 
+def test_what_is_left_out_inside_is_as_the_module_has_it(tmp_path):
+    path = tmp_path / "resume.json"
+    path.write_text(json.dumps(a_check(tcp="web01:22", timeout=None)))
+    (guest,) = read_options(str(path))["guests"]
+    assert guest["ready_check"] == {"tcp": "web01:22", "agent": False, "timeout": 60}
+    assert guest["priority"] == 0
+
+
+def test_a_null_is_as_if_it_were_left_out(tmp_path):
+    path = tmp_path / "resume.json"
+    path.write_text('{"guests": null, "load": null, "store": "/x"}')
+    assert read_options(str(path)) == {**read_options(str(tmp_path / "none")), "store": "/x"}
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -80,7 +99,12 @@ def test_without_a_file_the_options_are_the_modules_own(tmp_path):
         ({"max_concurrent": True}, "gives max_concurrent as True, and not as int"),
         ({"load": "never"}, "gives load as 'never', and not as one of"),
         ({"guests": [{"name": "web01", "allow": ["all"]}]}, r"gives allow as \['all'\]"),
-        ({"guests": ["web01"]}, "holds 'web01' in place of an object"),
+        ({"guests": ["web01"]}, r"gives guests as \['web01'\], and not as a list of dict"),
+        ({"guests": [{"priority": 1}]}, r"holds \{'priority': 1\}, which lacks name"),
+        ({"include": "web*"}, r"gives include as 'web\*', and not as a list of str"),
+        ({"include": [1]}, r"gives include as \[1\], and not as a list of str"),
+        (a_check(tcp=22), "gives tcp as 22, and not as str"),
+        (a_check(port=22), "option 'port' that resume does not know"),
     ],
 )
 def test_options_that_make_no_sense_are_named(tmp_path, given, words):
@@ -157,10 +181,19 @@ def test_it_says_where_the_suspend_stands(place, options, capsys):
     assert "held" not in capsys.readouterr().out
 
 
-def test_a_python_without_the_library_is_told_which_one_to_use(options, monkeypatch, capsys):
+@pytest.mark.parametrize("verb", ["resume", "check"])
+def test_a_python_without_the_library_is_told_which_one_to_use(options, monkeypatch, capsys, verb):
     monkeypatch.setattr(_program, "QMP_IMPORT_ERROR", "No module named qemu")
-    assert main([*options, "resume"]) == NOT_BACK
-    assert "has no qemu.qmp. Run this with the Python that the unit" in capsys.readouterr().out
+    assert main([*options, verb]) == NOT_BACK
+    assert "has no qemu.qmp. `systemctl cat" in capsys.readouterr().out
+    assert main([*options, "status"]) == DONE
+
+
+def test_a_check_resumes_nothing(place, options, capsys):
+    write(place, a_journal(place))
+    assert main([*options, "check"]) == DONE
+    assert "can resume what" in capsys.readouterr().out
+    assert open_journal(read_journals(place["journal"]), place["store"]) is not None
 
 
 def test_everything_is_imported_at_once_so_that_an_upgrade_meets_no_run_half_way():

@@ -15,6 +15,7 @@ import typing as t
 from ._competing_agents import agent
 from ._competing_libvirt import auto_shutdown, autostart, libvirt_guests
 from ._competing_look import look
+from ._competing_shutdown import host_shutdown
 from ._competing_units import unit_restart, unit_start
 from ._competing_values import Observed, Starter
 from ._guests import HostGuest
@@ -47,4 +48,6 @@ def starters(observed: Observed) -> tuple[Starter, ...]:
     for unit in observed.units:
         found += [*unit_restart(unit), *unit_start(unit)]
     found += [agent(seen) for seen in observed.agents]
+    if observed.shutdown is not None:
+        found.append(host_shutdown(observed.shutdown))
     return tuple(sorted(found, key=lambda starter: not starter.blocks))

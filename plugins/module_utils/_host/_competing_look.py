@@ -20,6 +20,7 @@ from .._uninterrupted import within
 from . import _competing_agents as agents
 from ._competing_libvirt import LIST_FILE, SERVICE, listed_in, settings_of
 from ._competing_off import hold_path
+from ._competing_shutdown import scheduled
 from ._competing_values import AutoShutdown, GuestUnit, LibvirtGuests, Observed, SeenAgent
 from ._guests import HostGuest
 
@@ -31,6 +32,7 @@ _LOCKS = (
     "/var/lock/subsys/libvirt-guests",
     "/run/openrc/started/libvirt-guests",
 )
+_SCHEDULED = "/run/systemd/shutdown/scheduled"
 _PROXMOX_RESOURCES = "/etc/pve/ha/resources.cfg"
 _PROXMOX_STATUS = "/etc/pve/local/lrm_status"
 _GANETI_PAUSE = "/var/lib/ganeti/watcher.pause"
@@ -56,6 +58,7 @@ async def look(
         auto_shutdown=auto_shutdown_of(qemu_conf) if uri is not None else None,
         units=units,
         agents=await seen_agents(names),
+        shutdown=scheduled(_text(_SCHEDULED) or ""),
     )
 
 

@@ -21,6 +21,7 @@ AUTO_SHUTDOWN = "auto_shutdown"
 UNIT_RESTART = "unit_restart"
 UNIT_START = "unit_start"
 HA_AGENT = "ha_agent"
+HOST_SHUTDOWN = "host_shutdown"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,14 @@ class GuestUnit:
 
 
 @dataclass(frozen=True)
+class ScheduledShutdown:
+    """When the host is to go down, in ISO 8601, and how: reboot, poweroff and so on."""
+
+    at: str
+    mode: str
+
+
+@dataclass(frozen=True)
 class SeenAgent:
     """A high-availability agent that runs here. ``name``: as in `_competing_agents.AGENTS`.
     ``manages``: whether it has guests to manage at all, None when it cannot be learned; ``calm``:
@@ -116,3 +125,4 @@ class Observed:
     auto_shutdown: AutoShutdown | None = None
     units: tuple[GuestUnit, ...] = ()
     agents: tuple[SeenAgent, ...] = field(default=())
+    shutdown: ScheduledShutdown | None = None

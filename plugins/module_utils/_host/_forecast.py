@@ -72,12 +72,15 @@ def total_seconds(loads: t.Sequence[Load], limits: Limits) -> float | None:
 
 
 def fitting(
-    loads: t.Sequence[Load], limits: Limits, window_seconds: float
+    loads: t.Sequence[Load],
+    limits: Limits,
+    window_seconds: float,
+    anyhow: t.Collection[str] = (),
 ) -> frozenset[str] | None:
     """Keys of the guests that can be saved in time; None where that cannot be known.
 
     The most important are taken first and, among equals, the smallest, so that most get through; a
-    group fits as a whole.
+    group fits as a whole. ``anyhow``: keys of those that take their time whether they fit or not.
     """
     if any(load.seconds is None for load in loads):
         return None
@@ -92,7 +95,8 @@ def fitting(
     chosen: frozenset[str] = frozenset()
     for unit in sorted(units, key=importance):
         tried = chosen | {load.key for load in units[unit]}
-        taken = total_seconds([load for load in loads if load.key in tried], limits)
+        saved = tried.union(anyhow)
+        taken = total_seconds([load for load in loads if load.key in saved], limits)
         if taken is not None and taken <= window_seconds:
             chosen = tried
     return chosen

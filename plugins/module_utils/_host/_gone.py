@@ -15,7 +15,9 @@ from .._failure import words_of
 from .._image_record import SavedImage, describe_target
 from .._qemu._process import is_alive
 from .._save._domain_request import ManagedSaveRequest
-from .._uninterrupted import uninterrupted
+from .._save._outcome import SaveOutcome
+from .._saveimage._publish import partial_path
+from .._uninterrupted import finished_first
 from ._bring_back import guest_of
 from ._journal import Entry, Journal
 from ._look import AT_ONCE
@@ -28,6 +30,7 @@ from ._wishes import Wish, selected
 
 NOTHING, FINISH, LOST, ENDED = "nothing", "finish", "lost", "ended"
 UNREACHABLE, UNKNOWN = "unreachable", "unknown"
+ENDED_UNSAVED = "its QEMU has ended, and the image that is there is of an earlier one"
 ENDED_SINCE = "its image is spent: somebody brought it back, and it has ended since"
 _SAVED = ("saved", "verified", "restoring")
 _BEGUN = ("planned", "saving")
@@ -53,13 +56,16 @@ class Gone:
         return self.action in (FINISH, ENDED) or lost_now
 
     @property
-    def lost_words(self) -> str:
-        """What the operator is told of a guest that is lost."""
-        stale = f" {self.older.path} is an older image of it, and stale." if self.older else ""
-        return (
-            f"it ended before it was saved, and its RAM is lost: {self.reason.rstrip('.')}.{stale} "
-            "It must be started anew, by who runs it."
-        )
+    def stale_image(self) -> str | None:
+        """The path of what must not be restored."""
+        return self.older.path if self.action == LOST and self.older is not None else None
+
+    @property
+    def error(self) -> str | None:
+        """What the operator has to see to."""
+        if self.action == LOST:
+            return lost_words(self.reason, self.stale_image)
+        return self.reason if self.action in (UNREACHABLE, UNKNOWN) else None
 
     def result(self) -> GuestResult:
         """As it is before the run does anything."""
@@ -74,8 +80,8 @@ class Gone:
             state="crashed" if lost else entry.state,
             guest_state_before="unknown" if lives else "absent",
             guest_state="unknown" if lives else "absent",
-            error=self.lost_words if lost else self.reason if lives else None,
-            stale_image=self.older.path if lost and self.older is not None else None,
+            error=self.error,
+            stale_image=self.stale_image,
             image={"path": entry.path, "state": "ready"}
             if self.action in (NOTHING, FINISH)
             else {},
@@ -88,9 +94,13 @@ class Gone:
         """Publish, or note the loss."""
         result = run.results[self.entry.key]
         if self.action == LOST and self.changes:
-            await uninterrupted(self._note_loss(run, self.lost_words))
+            await finished_first(
+                run.writer.set(
+                    self.entry.key, "crashed", reason=self.reason, stale_image=self.stale_image
+                )
+            )
         if self.action == ENDED:
-            await uninterrupted(run.writer.set(self.entry.key, "running", reason=self.reason))
+            await finished_first(run.writer.set(self.entry.key, "running", reason=self.reason))
             result.state = "running"
         if self.action != FINISH:
             return
@@ -99,13 +109,9 @@ class Gone:
         except (VmfleetError, OSError) as exc:
             result.error = words_of(exc)
             return
-        await uninterrupted(run.writer.set(self.entry.key, "saved", reason=None))
+        await finished_first(run.writer.set(self.entry.key, "saved", reason=None))
         result.state, result.changed = "saved", outcome.changed
         result.actions = outcome.actions
-
-    async def _note_loss(self, run: Run, reason: str) -> None:
-        stale = self.older.path if self.older is not None else None
-        await run.writer.set(self.entry.key, "crashed", reason=reason, stale_image=stale)
 
 
 async def look_for_gone(
@@ -149,12 +155,9 @@ async def _look(request: SuspendRequest, entry: Entry, store_there: bool) -> Gon
     older = None
     if not isinstance(single, ManagedSaveRequest):
         older = image_at(entry.path)
-    if entry.process is not None and is_alive(entry.process):
-        why = (
-            f"its QEMU, process {entry.process.pid}, lives, but was not found by its monitor or "
-            "daemon. Make it reachable again"
-        )
-        return Gone(entry, UNREACHABLE, why, single, older)
+    unseen = lives_unseen(entry)
+    if unseen is not None:
+        return Gone(entry, UNREACHABLE, unseen, single, older)
     if entry.state == "crashed":
         return Gone(entry, LOST, entry.reason or "its QEMU ended", single, older)
     if entry.state in _SAVED and older is not None and older.state == "spent":
@@ -172,7 +175,36 @@ async def _look(request: SuspendRequest, entry: Entry, store_there: bool) -> Gon
         return Gone(entry, LOST, words_of(exc), single, older)
     if entry.state in _SAVED and not outcome.changed:
         return Gone(entry, NOTHING, outcome.reason, single)
+    if is_older(entry, older, outcome):
+        return Gone(entry, LOST, ENDED_UNSAVED, single, older)
     return Gone(entry, FINISH, outcome.reason, single)
+
+
+def lives_unseen(entry: Entry) -> str | None:
+    """Of a guest that was not found: where its QEMU lives all the same; None where it has ended."""
+    if entry.process is None or not is_alive(entry.process):
+        return None
+    return (
+        f"its QEMU, process {entry.process.pid}, lives, but was not found by its monitor or "
+        "daemon. Make it reachable again, then run this again"
+    )
+
+
+def is_older(entry: Entry, image: SavedImage | None, outcome: SaveOutcome) -> bool:
+    """Whether the image that a save found done, or would find, is of a QEMU before the one that was
+    to be saved: its guest has run since."""
+    finishes = outcome.changed and os.path.lexists(partial_path(entry.path))
+    known = image.saved_from if image is not None else None
+    return not finishes and None not in (known, entry.process) and known != entry.process
+
+
+def lost_words(reason: str, stale: str | None) -> str:
+    """What the operator is told of a guest that is lost."""
+    return (
+        f"it ended before it was saved, and its RAM is lost: {reason.rstrip('.')}."
+        + (f" {stale} is an older image of it, and stale." if stale is not None else "")
+        + " It is neither restored nor booted here; start it anew."
+    )
 
 
 def image_at(path: str) -> SavedImage | None:

@@ -25,8 +25,8 @@ FOLLOWS: t.Mapping[str, frozenset[str]] = {
     # Planned again: somebody else started the guest, and a new suspend saves it anew.
     "saved": frozenset({"verified", "restoring", "running", "planned", "crashed"}),
     "verified": frozenset({"restoring", "running", "planned", "crashed"}),
-    # Verified again: the restore failed, and the image is whole.
-    "restoring": frozenset({"running", "verified", "failed", "planned", "crashed"}),
+    # Saved or verified again: the restore failed, and the image is whole.
+    "restoring": frozenset({"running", "saved", "verified", "failed", "planned", "crashed"}),
     "running": frozenset({"planned", "failed"}),
     "failed": frozenset({"planned", "left", "shutdown", "saved"}),
     "left": frozenset({"planned", "shutdown"}),
@@ -34,6 +34,8 @@ FOLLOWS: t.Mapping[str, frozenset[str]] = {
     "shutdown": frozenset({"planned"}),
     "crashed": frozenset({"planned"}),
 }
+# In these nothing of ours keeps the vCPUs from running.
+_NOT_HELD = ("running", "crashed")
 
 
 class JournalInvalid(VmfleetError):
@@ -81,6 +83,8 @@ class Entry:
         """The entry in another state. Raises ValueError for a step that may not be."""
         if state != self.state and state not in FOLLOWS[self.state]:
             raise ValueError(f"{self.name} cannot go from {self.state} to {state}")
+        if state in _NOT_HELD:
+            changes["held"] = False
         return replace(self, state=state, **changes)
 
     def as_dict(self) -> dict[str, t.Any]:

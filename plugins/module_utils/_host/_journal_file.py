@@ -220,8 +220,15 @@ class JournalWriter:
 
 def refuse_beside_another(directory: str) -> None:
     """Raise `AnotherRun` while a run writes a journal there: it holds the guests' monitors, too."""
-    if os.path.isdir(directory):
-        os.close(_lock(directory))
+    path = os.path.join(directory, _LOCK)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:  # nobody ever wrote one there
+        return
+    except OSError as exc:
+        raise store_error("Opening", path, exc) from exc
+    _lock_alone(fd, path)
+    os.close(fd)
 
 
 def _lock(directory: str) -> int:
@@ -232,6 +239,12 @@ def _lock(directory: str) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise store_error("Opening", path, exc) from exc
+    _lock_alone(fd, path)
+    return fd
+
+
+def _lock_alone(fd: int, path: str) -> None:
+    """Lock an open file, which is closed where that fails. Raises as `_lock`."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
@@ -245,7 +258,6 @@ def _lock(directory: str) -> int:
             + ". Wait for it to end, then run this again.",
             holder_pid=holder,
         ) from None
-    return fd
 
 
 def _tidy(directory: str, known: Journals) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import typing as t
+from collections import Counter
 from dataclasses import replace
 
 from .._errors import Refused, VmfleetError
@@ -16,8 +17,15 @@ from .._store_speed import for_saving
 from ._forecast import rate
 from ._guests import HostGuest
 from ._journal import Journal
-from ._plan import Seen, Store
-from ._requests import DISABLE, SuspendRequest, image_path, save_request
+from ._requests import (
+    DISABLE,
+    MANAGED,
+    SuspendRequest,
+    image_path,
+    restore_request,
+    save_request,
+)
+from ._seen import Seen, Store
 from ._single import save_one
 from ._together import at_most
 
@@ -45,6 +53,9 @@ async def _see(
     try:
         single = save_request(request, guest, wish)
         path = getattr(single, "path", None)
+        # What is recorded for its resume must go with it, or no resume ever could.
+        managed = bool(wish.save.get(MANAGED))
+        restore_request(guest, path or "", {}, wish, managed=managed, run_state=None)
         outcome = await save_one(single, check_mode=True)
         if outcome.plan is None:
             raise Refused(f"it ended while this host was looked at: {outcome.reason}")
@@ -68,15 +79,19 @@ def speeds_of(
     """By directory how fast it takes what all saves at once write, in bytes per second, as far as
     that was or now may be measured. To be called in a thread; before the saves, which would
     disturb it."""
-    speeds: dict[str, float] = {}
+    paths: dict[tuple[str, str], str] = {}
+    # What all of them write there says whether a store is worth measuring.
+    sizes: Counter[str] = Counter()
     for guest in guests:
-        wish = request.wishes.of(guest)
-        path = wish.save.get("path") or image_path(request.store, guest)
-        measured = for_saving(
-            path, guest.hypervisor, guest.memory_bytes or 0, may_measure=may_measure
-        )
+        path = request.wishes.of(guest).save.get("path") or image_path(request.store, guest)
+        directory = os.path.dirname(path)
+        paths[directory, guest.hypervisor] = path
+        sizes[directory] += guest.memory_bytes or 0
+    speeds: dict[str, float] = {}
+    for (directory, hypervisor), path in paths.items():
+        measured = for_saving(path, hypervisor, sizes[directory], may_measure=may_measure)
         if measured is not None:
-            speeds[os.path.dirname(path)] = measured.bytes_per_second
+            speeds[directory] = measured.bytes_per_second
     return speeds
 
 

@@ -75,4 +75,5 @@ def replanned(known: Entry, fresh: Entry) -> dict[str, t.Any]:
     }
     if not known.held:
         changed["was_running"] = fresh.was_running
-    return {**changed, "actual_seconds": None, "bytes": None, "reason": None}
+    forgotten = dict.fromkeys(("actual_seconds", "bytes", "reason", "stale_image"))
+    return {**changed, **forgotten}

@@ -47,9 +47,10 @@ def tiers(places: t.Sequence[Place]) -> tuple[tuple[str, ...], ...]:
     """
     units = _units(places)
     _refuse_circles(units)
+    needed_by = _needed_by(units)
     levels: dict[str, tuple[int, int]] = {}
     for name in units:
-        _level(name, units, levels)
+        _level(name, units, needed_by, levels)
     ordered: dict[tuple[int, int], list[_Unit]] = {}
     for name in units:
         ordered.setdefault(levels[name], []).append(units[name])
@@ -92,12 +93,23 @@ def _refuse_circles(units: t.Mapping[str, _Unit]) -> None:
         follow(name, ())
 
 
+def _needed_by(units: t.Mapping[str, _Unit]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {name: [] for name in units}
+    for name, unit in units.items():
+        for needed in unit.needs:
+            found[needed].append(name)
+    return found
+
+
 def _level(
-    name: str, units: t.Mapping[str, _Unit], known: dict[str, tuple[int, int]]
+    name: str,
+    units: t.Mapping[str, _Unit],
+    needed_by: t.Mapping[str, t.Sequence[str]],
+    known: dict[str, tuple[int, int]],
 ) -> tuple[int, int]:
     """Priority that counts, and how many of that priority have to be suspended before."""
     if name not in known:
-        above = [_level(other, units, known) for other in units if name in units[other].needs]
+        above = [_level(other, units, needed_by, known) for other in needed_by[name]]
         priority = max([units[name].priority, *(level[0] for level in above)])
         before = [level[1] + 1 for level in above if level[0] == priority]
         known[name] = priority, max(before, default=0)

@@ -11,56 +11,17 @@ from dataclasses import dataclass, replace
 
 from .._errors import Refused
 from .._qemu._negotiation import MAPPED_RAM
-from .._save._plan import SavePlan
 from ._competing_values import UNIT_RESTART, Starter
 from ._forecast import Limits, Load, ends, fitting
 from ._guests import HostGuest
 from ._order import Place, tiers
 from ._requests import DISABLE, SuspendRequest
-from ._wishes import FAIL, LEAVE, SAVE, SHUTDOWN, Wish
+from ._seen import Seen, Store
+from ._wishes import FAIL, LEAVE, SAVE, SHUTDOWN
 
 _MOST_AT_ONCE = 8
 _MOST_PER_STORE = 4
 _ACTIONS = {SHUTDOWN: "it will be shut down", LEAVE: "it will be left running"}
-
-
-@dataclass(frozen=True)
-class Store:
-    """A filesystem that images go to. ``device``: its st_dev; ``rate``: bytes per second and guest
-    of past saves, None where there were none; ``speed``: bytes per second of the store as it was
-    measured, None where it was not."""
-
-    device: int
-    path: str
-    free_bytes: int
-    rate: float | None
-    speed: float | None = None
-
-    def rate_beside(self, others: int) -> float | None:
-        """Bytes per second of one save beside ``others``: past ones say best."""
-        if self.rate is None and self.speed is not None:
-            return self.speed / (others + 1)
-        return self.rate
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A guest and what the plan of its own save said. ``save``: None where that refused, with its
-    words in ``refusal``; ``path``: where its image would go; ``device``: that store's."""
-
-    guest: HostGuest
-    wish: Wish
-    path: str | None
-    device: int
-    save: SavePlan | None
-    refusal: str | None = None
-
-    @property
-    def at_most_bytes(self) -> int:
-        """What its image takes at most, by what is resident where that can be told."""
-        bound = self.save.at_most_bytes if self.save is not None else 0
-        estimate = self.guest.estimated_bytes
-        return min(bound, estimate) if estimate is not None else bound
 
 
 @dataclass(frozen=True)
@@ -200,7 +161,9 @@ def make_plan(
     rates = {store.device: store.rate_beside(beside) for store in stores}
     loads = [_load(one, tier_of[one.guest.key], rates) for one in in_order if one.save is not None]
     roomy = _with_room(loads, stores)
-    timely = _in_time(request, [load for load in loads if load.key in roomy], limits)
+    anyhow = frozenset(one.guest.key for one in seen if one.wish.policy == SAVE)
+    timed = [load for load in loads if load.key in roomy | anyhow]
+    timely = _in_time(request, timed, limits, anyhow)
     together = min(limits.total, max(1, len(loads)))
     seconds = {load.key: load.seconds for load in loads}
     plans = []
@@ -326,11 +289,11 @@ def _importance(inside: t.Sequence[Load]) -> tuple[int, int, str]:
 
 
 def _in_time(
-    request: SuspendRequest, loads: t.Sequence[Load], limits: Limits
+    request: SuspendRequest, loads: t.Sequence[Load], limits: Limits, anyhow: frozenset[str]
 ) -> frozenset[str] | None:
     if request.window_seconds is None:
         return None
-    return fitting(loads, limits, request.window_seconds)
+    return fitting(loads, limits, request.window_seconds, anyhow)
 
 
 def _share(request: SuspendRequest, one: Seen, cpu_count: int, together: int) -> int | None:

@@ -133,7 +133,10 @@ def restore_request(
         # Where the image says: the socket that discovery found is of the same guest.
         return RestoreRequest(path=path, **merged)
     uri, domain = _domain_of(guest.name, source)
-    mine = _only(_MANAGED_RESTORE if managed else _DOMAIN_RESTORE, guest, merged, wish.restore)
+    asked = set(wish.restore)
+    if managed:
+        asked.discard("timeout_seconds")  # one option for both directions, and of use to the save
+    mine = _only(_MANAGED_RESTORE if managed else _DOMAIN_RESTORE, guest, merged, asked)
     if managed:
         return ManagedRestoreRequest(domain=guest.uuid or domain, uri=uri, **mine)
     return DomainRestoreRequest(path=path, domain=guest.uuid or domain, uri=uri, **mine)
@@ -156,7 +159,7 @@ def _only(
     allowed: t.Sequence[str],
     guest: HostGuest,
     options: t.Mapping[str, t.Any],
-    asked: t.Mapping[str, t.Any],
+    asked: t.Iterable[str],
 ) -> dict[str, t.Any]:
     """Options that go with libvirt. What was asked for all guests is for those that it fits."""
     wrong = sorted(set(asked) - {*allowed, "path", MANAGED})

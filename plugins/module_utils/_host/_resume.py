@@ -10,15 +10,13 @@ import asyncio
 import os
 import time
 import typing as t
-from dataclasses import replace
 
-from .._errors import MonitorError, Refused, VmfleetError
+from .._errors import MonitorError, VmfleetError
 from .._failure import words_of
-from .._save._outcome import SaveOutcome
-from .._uninterrupted import uninterrupted
-from ._bring_back import Returning, bring_back, guest_of
+from .._uninterrupted import finished_first, uninterrupted
+from ._bring_back import bring_back
 from ._competing_off import put_all_back
-from ._gone import ENDED_SINCE, image_at, is_gone, store_is_there
+from ._gone import lost_words, store_is_there
 from ._journal import Entry, Journal
 from ._journal_file import (
     Journals,
@@ -30,9 +28,9 @@ from ._journal_file import (
 from ._look import AT_ONCE
 from ._outcome import GuestResult, HostFailed, HostOutcome
 from ._plan import choose_limits
-from ._requests import MANAGED, ResumeRequest, SuspendRequest, save_request
+from ._requests import ResumeRequest
+from ._resume_look import finish, look_at_entry
 from ._resume_plan import (
-    BEGUN,
     CONTINUE,
     FINISH,
     LOST,
@@ -46,9 +44,8 @@ from ._resume_plan import (
     make_resume_plan,
 )
 from ._run import Run
-from ._single import restore_one, save_one
 from ._together import all_of, at_most, make_room
-from ._vcpus import go_on, run_state
+from ._vcpus import go_on
 from ._wishes import selected
 
 
@@ -73,7 +70,7 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
     make_room(len(chosen))
     limits = choose_limits(request.max_concurrent, len(os.sched_getaffinity(0)))
     there = store_is_there(journal)
-    awaited = await at_most(AT_ONCE, [_look(request, entry, there) for entry in chosen])
+    awaited = await at_most(AT_ONCE, [look_at_entry(request, entry, there) for entry in chosen])
     plan = make_resume_plan(awaited, limits)
     changes = any(one.acts or one.entry.state not in OVER for one in awaited) or is_over(
         journal.entries
@@ -86,73 +83,6 @@ async def resume(request: ResumeRequest, *, check_mode: bool) -> HostOutcome:
         return await _Resume(plan, writer, began, whole=whole).execute()
     finally:
         await uninterrupted(writer.close())
-
-
-async def _look(request: ResumeRequest, entry: Entry, store_there: bool) -> Awaited:
-    """What is to be done for one guest, from its journal entry and its own restore's plan."""
-    wish = request.wishes.of(guest_of(entry))
-    returning = Returning(entry, wish, request.defaults, request.sync_clock)
-    if entry.state in OVER:
-        return Awaited(returning, NOTHING, entry.reason or f"it is {entry.state}", "")
-    if entry.state in BEGUN:
-        begun = await _look_at_begun(request, returning, store_there)
-        if begun is not None:
-            return begun
-    try:
-        outcome = await restore_one(returning.request(returning.alone), check_mode=True)
-    except (VmfleetError, OSError) as exc:
-        return await _look_without_image(returning, exc)
-    action = RESTORE if outcome.changed else NOTHING
-    return Awaited(returning, action, outcome.plan.reason, outcome.state_before, outcome)
-
-
-async def _look_without_image(returning: Returning, refusal: Exception) -> Awaited:
-    """A guest that its own restore refuses: it may be back all the same, its image used up."""
-    entry = returning.entry
-    image = image_at(entry.path)
-    if image is None or image.state == "spent":
-        state = await run_state(entry.source, entry.uuid)
-        if state == "running":
-            return Awaited(returning, NOTHING, "it runs, and its image is used up", state)
-        if state is None and image is not None:
-            return Awaited(returning, NOTHING, ENDED_SINCE)
-    facts = refusal.facts if isinstance(refusal, VmfleetError) else {}
-    found = str(facts.get("guest", {}).get("state", "absent"))
-    return Awaited(returning, REFUSED, words_of(refusal), found)
-
-
-async def _look_at_begun(
-    request: ResumeRequest, returning: Returning, store_there: bool
-) -> Awaited | None:
-    """A guest whose save was begun and not noted as done; None when its image is whole."""
-    entry = returning.entry
-    try:
-        outcome = await _finish(request, entry, check_mode=True)
-    except Refused as exc:
-        state = str(exc.facts.get("guest", {}).get("state", "unknown"))
-        if state == "running":
-            return Awaited(returning, NOTHING, "the suspend did not come to it", state)
-        lost = is_gone(exc) and store_there
-        return Awaited(returning, LOST if lost else REFUSED, words_of(exc), state)
-    except (VmfleetError, OSError) as exc:
-        return Awaited(returning, REFUSED, words_of(exc), "unknown")
-    if outcome.plan is None:
-        return Awaited(returning, FINISH, outcome.reason) if outcome.changed else None
-    if outcome.plan.recovers is not None:
-        why = "a run that died was saving it. Run the suspend again, which finishes or undoes that"
-        return Awaited(returning, REFUSED, why, outcome.state_before)
-    if entry.held and entry.was_running and outcome.state_before == "paused":
-        why = "its group was stopped for a suspend that did not come to it"
-        return Awaited(returning, CONTINUE, why, "paused")
-    return Awaited(returning, NOTHING, "the suspend did not come to it", outcome.state_before)
-
-
-async def _finish(request: ResumeRequest, entry: Entry, *, check_mode: bool) -> SaveOutcome:
-    """Publish what the save of a run that died left, where it is whole."""
-    options = {MANAGED: True} if entry.options.get(MANAGED) else {"path": entry.path}
-    suspend = SuspendRequest(store=request.store, journal=request.journal)
-    wish = replace(request.wishes.of(guest_of(entry)), save=options)
-    return await save_one(save_request(suspend, guest_of(entry), wish), check_mode=check_mode)
 
 
 def _result(one: Awaited, *, check_mode: bool) -> GuestResult:
@@ -173,7 +103,7 @@ def _result(one: Awaited, *, check_mode: bool) -> GuestResult:
         guest_state="running" if acts else one.guest_state,
         changed=acts,
         error=_error(one),
-        stale_image=entry.stale_image,
+        stale_image=one.stale_image or entry.stale_image,
         image_before=one.single.as_result()["diff"]["before"]["image"] if one.single else None,
         image=dict(image),
         bytes=entry.bytes,
@@ -184,10 +114,7 @@ def _error(one: Awaited) -> str | None:
     if one.action == REFUSED:
         return one.reason
     if one.action == LOST or one.entry.state == "crashed":
-        return (
-            f"it was not saved, and its RAM is lost: {one.reason.rstrip('.')}. It is neither "
-            "restored nor booted here; start it anew."
-        )
+        return lost_words(one.reason, one.stale_image or one.entry.stale_image)
     return None
 
 
@@ -196,9 +123,11 @@ def _foreseen(
 ) -> HostOutcome:
     results = tuple(_result(one, check_mode=check_mode) for one in plan.guests)
     count = sum(one.acts for one in plan.guests)
+    fail = [result.name for result in results if result.error]
     return HostOutcome(
         changed=changes,
-        message=f"Would resume {count} guests of this host."
+        message=f"Would resume {count} guests of this host"
+        + (f", and could not bring back {', '.join(fail)}." if fail else ".")
         if changes
         else "Every guest that is meant is back, or cannot be.",
         reason=f"the suspend {journal.id} is not resumed yet",
@@ -254,27 +183,33 @@ class _Resume:
             interrupted = True
         except VmfleetError as exc:
             run.host_error = words_of(exc)
+        interrupted = await run.aside_done(interrupted=interrupted)
         return self._outcome(interrupted=interrupted)
 
     async def _settle(self, one: Awaited) -> None:
         """The journal of a guest for which there is nothing to do."""
         entry = one.entry
         if one.action == LOST:
-            await self._run.writer.set(entry.key, "crashed", reason=one.reason)
+            await self._run.writer.set(
+                entry.key, "crashed", reason=one.reason, stale_image=one.stale_image
+            )
         elif one.action == NOTHING and entry.state not in OVER:
             await self._run.writer.set(entry.key, "running", reason=None)
             self._run.results[entry.key].state = "running"
 
     async def _unit(self, unit: t.Sequence[Awaited]) -> None:
         stopped = [one for one in unit if one.action == CONTINUE]
-        ready = [one for one in unit if one not in stopped and await self._prepared(one)]
+        waiting = [one for one in unit if one not in stopped]
+        ready = [one for one in waiting if await self._prepared(one)]
         if ready:
             group = ready[0].entry.group
-            missing = [
-                one.entry.name
+            refused = [
+                one
                 for one in self._plan.guests
                 if group is not None and one.entry.group == group and one.action == REFUSED
             ]
+            unready = [one for one in waiting if one not in ready]
+            missing = [one.entry.name for one in (*refused, *unready)]
             await bring_back(self._run, [one.returning for one in ready], missing)
         await all_of([self._prepared(one) for one in stopped])
 
@@ -286,7 +221,7 @@ class _Resume:
             return True
         try:
             if one.action == FINISH:
-                await _finish(self._request_of(entry), entry, check_mode=False)
+                await finish(self._request_of(entry), entry, check_mode=False)
                 await run.writer.set(entry.key, "saved", reason=None)
                 return True
             await go_on(entry.source)
@@ -303,11 +238,11 @@ class _Resume:
         run = self._run
         if not is_over(run.writer.journal.entries):
             return
-        done, failure = await uninterrupted(put_all_back(run.writer.journal.competing))
+        done, failure = await finished_first(put_all_back(run.writer.journal.competing))
         run.actions += done
         if failure is not None:
             raise failure
-        await uninterrupted(run.writer.note(closed="resumed"))
+        await finished_first(run.writer.note(closed="resumed"))
 
     def _outcome(self, *, interrupted: bool) -> HostOutcome:
         run, journal = self._run, self._run.writer.journal

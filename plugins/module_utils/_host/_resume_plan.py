@@ -34,13 +34,15 @@ OVER = ("running", "failed", "left", "shutdown", "crashed")
 @dataclass(frozen=True)
 class Awaited:
     """A guest of the journal and what is to be done. ``single``: what its own restore foresees,
-    where it could; ``guest_state``: as it was found."""
+    where it could; ``guest_state``: as it was found; ``stale_image``: an older image of one that is
+    lost."""
 
     returning: Returning
     action: str
     reason: str
     guest_state: str = "absent"
     single: RestoreOutcome | None = None
+    stale_image: str | None = None
 
     @property
     def entry(self) -> Entry:
@@ -124,3 +126,9 @@ def make_resume_plan(guests: t.Sequence[Awaited], limits: Limits) -> ResumePlan:
 def is_over(entries: t.Iterable[Entry]) -> bool:
     """Whether a resume has nothing left to do, ever."""
     return all(entry.state in OVER for entry in entries)
+
+
+def waits(entry: Entry) -> bool:
+    """Whether a guest was touched and does not run as it ran: a resume has to see to it, or the
+    next suspend."""
+    return entry.state in (*SAVED, "saving") or (entry.state in BEGUN and entry.held)

@@ -14,6 +14,7 @@ import typing as t
 from ._forecast import Limits
 from ._journal_file import JournalWriter
 from ._outcome import GuestResult
+from ._together import all_of
 
 
 class Run:
@@ -30,6 +31,7 @@ class Run:
         self._limits = limits
         self._host = asyncio.Semaphore(limits.total)
         self._stores: dict[int, asyncio.Semaphore] = {}
+        self._aside: list[asyncio.Task[None]] = []
 
     @contextlib.asynccontextmanager
     async def room(self, device: int) -> t.AsyncIterator[None]:
@@ -46,6 +48,26 @@ class Run:
         if result.began_seconds is None:
             result.began_seconds = now - self._began
         return now
+
+    def aside(self, work: t.Coroutine[t.Any, t.Any, None]) -> None:
+        """Have something done that no other guest waits for; `aside_done` does."""
+        self._aside.append(asyncio.ensure_future(work))
+
+    async def aside_done(self, *, interrupted: bool) -> bool:
+        """Wait for all that was begun aside, having cancelled it where the run was
+        ``interrupted``; whether it is then."""
+        try:
+            await asyncio.sleep(0)  # where a signal is heard that came in the middle of a step
+        except asyncio.CancelledError:
+            interrupted = True
+        for work in self._aside:
+            if interrupted:
+                work.cancel()
+        try:
+            await all_of(self._aside)
+        except asyncio.CancelledError:
+            return True
+        return interrupted
 
     @property
     def errors(self) -> list[str]:

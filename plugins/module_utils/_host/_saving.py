@@ -11,17 +11,19 @@ import time
 import typing as t
 from dataclasses import replace
 
-from .._errors import VmfleetError
+from .._errors import Refused, VmfleetError
 from .._failure import words_of
 from .._save._outcome import SaveOutcome
 from .._uninterrupted import uninterrupted
-from ._bring_back import Returning, bring_back
+from ._bring_back import PAUSED, RUNNING, as_before, bring_back
+from ._gone import ENDED_UNSAVED, lost_words
+from ._journal import Entry
 from ._plan import GuestPlan
 from ._requests import ROLLBACK, SuspendRequest, save_request
 from ._run import Run
 from ._single import save_one
 from ._space import Space
-from ._together import all_of
+from ._together import Once, all_of
 from ._vcpus import go_on, pause, shut_down
 from ._wishes import LEAVE, SAVE, SHUTDOWN
 
@@ -48,25 +50,32 @@ class Saving:
     async def unit(self, plans: t.Sequence[GuestPlan]) -> bool:
         """Save them; True when what was planned is done."""
         if len(plans) == 1:
-            return await self._one(plans[0])
+            # A task of its own, as members have, so that all ask for their places in order.
+            return all(await all_of([self._one(plans[0])]))
         try:
             return await self._group(plans)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, VmfleetError):
             await uninterrupted(self._group_back(plans))
             raise
 
     async def _group(self, plans: t.Sequence[GuestPlan]) -> bool:
-        """All members stand still before the first of them is saved; together or not at all."""
+        """All members stand still before the first of them is saved, and not before its turn has
+        come; together or not at all."""
         saves = [plan for plan in plans if plan.action == SAVE]
         others = [plan for plan in plans if plan.action != SAVE]
-        if not all(await all_of([self._hold(plan) for plan in saves])):
-            await uninterrupted(self._let_go_on(saves))
-            return False
-        done = await all_of([self._one(plan) for plan in saves])
-        if not all(done):
-            await uninterrupted(self._group_back(saves))
-        rest = await all_of([self._one(plan) for plan in others])
-        return all(done) and all(rest)
+        stopped = Once(lambda: self._hold_all(saves))
+        try:
+            done = all(await all_of([self._one(plan, stopped) for plan in saves]))
+        finally:
+            await uninterrupted(stopped.over())
+        if done:
+            return all(await all_of([self._one(plan) for plan in others]))
+        await uninterrupted(self._group_back(saves))
+        await all_of([self._give_up(plan, "its group was not saved") for plan in others])
+        return False
+
+    async def _hold_all(self, plans: t.Iterable[GuestPlan]) -> bool:
+        return all(await all_of([self._hold(plan) for plan in plans]))
 
     async def _hold(self, plan: GuestPlan) -> bool:
         result = self._run.results[plan.key]
@@ -77,25 +86,34 @@ class Saving:
                 result.actions += ("stopped its vCPUs with those of its group",)
             return True
         except VmfleetError as exc:
+            self._failed = True
             result.error = words_of(exc)
             await self._run.writer.set(plan.key, "failed", reason=result.error)
             return False
 
     async def _let_go_on(self, plans: t.Iterable[GuestPlan]) -> None:
-        """Members that we hold and that are not saved run again, if they ran."""
-        for plan in plans:
-            entry = self._run.writer.journal.entry(plan.key)
-            if not (entry.held and entry.was_running) or entry.state in ("saved", "verified"):
-                continue
-            result = self._run.results[plan.key]
-            try:
-                if await go_on(plan.guest.source):
-                    result.guest_state = "running"
-                    result.actions += ("continued it with its group",)
-            except VmfleetError as exc:
-                result.error = f"{result.error or ''} It is paused: {words_of(exc)}".strip()
-            else:
-                await self._run.writer.set(plan.key, entry.state, held=False)
+        """Members that we hold and that are not saved run again, if they ran: each of them, also
+        where the journal cannot be written."""
+        await all_of([self._let_one_go_on(plan) for plan in plans])
+
+    async def _let_one_go_on(self, plan: GuestPlan) -> None:
+        entry = self._run.writer.journal.entry(plan.key)
+        if not (entry.held and entry.was_running) or entry.state in ("saved", "verified"):
+            return
+        result = self._run.results[plan.key]
+        state = entry.state
+        try:
+            if await go_on(plan.guest.source):
+                state = result.state = "failed" if state == "saving" else state
+                result.guest_state = RUNNING
+                result.actions += ("continued it with its group",)
+        except VmfleetError as exc:
+            result.error = f"{result.error or ''} It was not continued: {words_of(exc)}".strip()
+            if entry.state == "failed":
+                result.state = "planned"  # not over: the next run continues it
+                await self._run.writer.set(plan.key, "planned", reason=result.error)
+        else:
+            await self._run.writer.set(plan.key, state, held=False)
 
     async def _group_back(self, plans: t.Sequence[GuestPlan]) -> None:
         """Members that were saved are brought back, and all run as they did."""
@@ -103,28 +121,30 @@ class Saving:
         saved = [p for p in plans if journal.entry(p.key).state in ("saved", "verified")]
         others = [plan for plan in plans if plan not in saved]
         missing = ", ".join(plan.guest.name for plan in others)
-        if saved:
-            wishes = [replace(plan.seen.wish, restore={}) for plan in saved]
-            await bring_back(
-                self._run,
-                [Returning(journal.entry(p.key), wish, {}) for p, wish in zip(saved, wishes)],
-            )
-        for plan in saved:
-            result = self._run.results[plan.key]
-            result.error = result.error or (
-                f"it was saved and brought back, as {missing} of its group was not saved"
-            )
-            if result.state == "running":
-                result.state = "failed"
-                await self._run.writer.set(plan.key, "failed", reason=result.error, held=False)
-        await self._let_go_on(others)
+        try:
+            if saved:
+                await bring_back(self._run, [as_before(journal.entry(p.key)) for p in saved])
+            for plan in saved:
+                result = self._run.results[plan.key]
+                result.error = result.error or (
+                    f"it was saved and brought back, as {missing} of its group was not saved"
+                )
+                if result.state == "running":
+                    result.state = "failed"
+                    await self._run.writer.set(plan.key, "failed", reason=result.error)
+        finally:
+            await self._let_go_on(others)
 
-    async def _one(self, plan: GuestPlan) -> bool:
-        if plan.action == SHUTDOWN:
+    async def _one(self, plan: GuestPlan, stopped: Once[bool] | None = None) -> bool:
+        """``stopped``: has the vCPUs of its group stopped; False where that failed."""
+        if plan.action == SHUTDOWN and not self._rolls_back:
             return await self._shut_down(plan)
         async with self._run.room(plan.seen.device):
-            if self._failed and self._request.on_failure == ROLLBACK:
+            if self._rolls_back:
                 return await self._give_up(plan, "another guest failed, and all are rolled back")
+            # Before anybody may be given up, who has to run on then.
+            if stopped is not None and not await stopped.done():
+                return False
             late = self._late(plan)
             if late is None:
                 return await self._save(plan)
@@ -132,6 +152,10 @@ class Saving:
         if policy == SHUTDOWN:
             return await self._shut_down(plan)
         return await self._give_up(plan, late, left=policy == LEAVE)
+
+    @property
+    def _rolls_back(self) -> bool:
+        return self._failed and self._request.on_failure == ROLLBACK
 
     def _late(self, plan: GuestPlan) -> str | None:
         """Why the window has no room for a save that has not begun; None when it has."""
@@ -159,6 +183,7 @@ class Saving:
         self._space.begin(key)
         try:
             outcome = await save_one(self._single(plan), check_mode=False)
+            _refuse_older(run.writer.journal.entry(key), plan, outcome)
         except (VmfleetError, OSError) as exc:
             await uninterrupted(self._note_failure(plan, exc))
             return False
@@ -207,19 +232,25 @@ class Saving:
         self._failed = True
         result = self._run.results[plan.key]
         facts = exc.facts if isinstance(exc, VmfleetError) else {}
-        result.error = words_of(exc)
+        result.error = reason = words_of(exc)
         result.guest_state = facts.get("guest", {}).get("state", "unknown")
         result.changed = bool(facts.get("changed"))
         lost = result.guest_state in _NOBODY
         older = plan.seen.save.replaces if plan.seen.save is not None else None
         result.state = CRASHED if lost else "failed"
-        if result.guest_state == _UNPUBLISHED:
+        changes: dict[str, t.Any] = {}
+        ran = plan.seen.save is not None and plan.seen.save.was_running
+        if result.guest_state == _UNPUBLISHED or (
+            ran and not lost and result.guest_state != RUNNING
+        ):
             result.state = "saving"
+            # By nobody's hand but ours: the next run continues it.
+            changes = {"held": True} if result.guest_state == PAUSED else {}
         if lost and older is not None:
             result.stale_image = older.path
             result.error += f" {older.path} is an older image of it, and stale."
         await self._run.writer.set(
-            plan.key, result.state, reason=result.error, stale_image=result.stale_image
+            plan.key, result.state, reason=reason, stale_image=result.stale_image, **changes
         )
 
     async def _shut_down(self, plan: GuestPlan) -> bool:
@@ -232,6 +263,7 @@ class Saving:
         try:
             await shut_down(plan.guest.source, seconds)
         except VmfleetError as exc:
+            self._failed = True
             result.error, result.state = words_of(exc), "failed"
             await uninterrupted(self._run.writer.set(plan.key, "failed", reason=result.error))
             return False
@@ -239,3 +271,18 @@ class Saving:
         result.actions += ("shut it down",)
         await uninterrupted(self._run.writer.set(plan.key, "shutdown", reason=plan.reason))
         return True
+
+
+def _refuse_older(entry: Entry, plan: GuestPlan, outcome: SaveOutcome) -> None:
+    """Raise `Refused` where nothing was saved, and what is taken for its image was there when the
+    guest still ran."""
+    older = plan.seen.save.replaces if plan.seen.save is not None else None
+    if older is None or outcome.plan is not None:
+        return
+    found = outcome.image_after or older
+    if None not in (entry.process, found.saved_from):
+        stale = entry.process not in (found.saved_from, found.loaded_into)
+    else:  # libvirt's, which tells of no process
+        stale = not outcome.changed and outcome.image_before == older
+    if stale:
+        raise Refused(lost_words(ENDED_UNSAVED, None), guest={"state": "absent"})

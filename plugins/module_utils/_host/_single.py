@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from .._errors import Refused
-from .._libvirt._connection import LIBVIRT_IMPORT_ERROR
+from .._libvirt._daemon import LIBVIRT_IMPORT_ERROR
 from .._qemu._monitor import QMP_IMPORT_ERROR
 from .._restore._domain_request import DomainRestoreRequest, ManagedRestoreRequest
 from .._restore._domain_run import restore_domain

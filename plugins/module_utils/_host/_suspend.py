@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from .._errors import Refused, VmfleetError
 from .._failure import words_of
-from .._uninterrupted import in_thread, uninterrupted
-from ._bring_back import Returning, bring_back
+from .._uninterrupted import finished_first, in_thread, uninterrupted
+from ._bring_back import as_before, bring_back
 from ._competing import find
 from ._competing_off import apply_disable, plan_disable, put_all_back
 from ._competing_values import UNIT_RESTART, UNIT_START
 from ._discovery import discover
-from ._gone import Gone, look_for_gone
+from ._gone import NOTHING, UNREACHABLE, Gone, look_for_gone
 from ._journal import Journal
 from ._journal_file import (
     JournalWriter,
@@ -33,12 +33,12 @@ from ._new_journal import entry_of, new_journal, replanned
 from ._outcome import GuestResult, HostFailed, HostOutcome
 from ._plan import GuestPlan, HostPlan, make_plan
 from ._requests import DISABLE, ROLLBACK, SuspendRequest
-from ._resume_plan import RESTORE, SAVED, Awaited, make_resume_plan
+from ._resume_plan import RESTORE, SAVED, Awaited, make_resume_plan, waits
 from ._run import Run
 from ._saving import Saving
 from ._space import Space
 from ._together import all_of, make_room
-from ._wishes import FAIL, LEAVE, SAVE, Wish, selected
+from ._wishes import FAIL, LEAVE, SAVE, selected
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,18 @@ async def _look(request: SuspendRequest, *, may_measure: bool) -> Sight:
     own_units = {one.name for one in competing if one.kind in (UNIT_RESTART, UNIT_START)}
     speeds = await in_thread(lambda: speeds_of(request, guests, may_measure=may_measure))
     seen = await look_at(request, guests, own_units)
+    gone = await look_for_gone(request, journal, {guest.key for guest in found.guests})
     plan = make_plan(
         request,
         seen,
         stores_of(seen, journals.journals, speeds),
         competing,
-        [one.reason for one in found.unanswered if not one.dead],
+        [
+            *(one.reason for one in found.unanswered if not one.dead),
+            *(f"{one.entry.name}: {one.reason}" for one in gone if one.action == UNREACHABLE),
+        ],
         cpu_count=len(os.sched_getaffinity(0)),
     )
-    gone = await look_for_gone(request, journal, {guest.key for guest in found.guests})
     return Sight(journal, plan, gone)
 
 
@@ -170,7 +173,8 @@ def _foreseen(sight: Sight, began: float, *, check_mode: bool) -> HostOutcome:
     if changed:
         message = f"Would suspend {len(acted)} guests of this host."
     elif sight.gone:
-        message = f"All {len(sight.gone)} guests of this host were suspended before."
+        there = sum(gone.action == NOTHING for gone in sight.gone)
+        message = f"{there} of {len(sight.gone)} guests of this host were suspended before."
     else:
         message = "No guest that is meant runs on this host."
     return HostOutcome(
@@ -236,9 +240,10 @@ class _Suspend:
             self._run.host_error = words_of(exc)
         if failed and self._request.on_failure == ROLLBACK:
             try:
-                await uninterrupted(self._roll_back())
+                await finished_first(self._roll_back())
             except VmfleetError as exc:
                 self._run.host_error = words_of(exc)
+        interrupted = await self._run.aside_done(interrupted=interrupted)
         return self._outcome(interrupted=interrupted)
 
     async def _note_plan(self) -> None:
@@ -266,7 +271,7 @@ class _Suspend:
             if record not in known:
                 # In the journal first: who comes after a crash knows what to switch on again.
                 await run.writer.note(competing=(*known, record))
-            await uninterrupted(apply_disable(record))
+            await finished_first(apply_disable(record))
             run.actions.append(f"kept {starter.name} from interfering until the guests are back")
 
     async def _save_all(self, window_ends: float | None) -> bool:
@@ -290,15 +295,12 @@ class _Suspend:
         had saved, too."""
         run, journal = self._run, self._run.writer.journal
         saved = [one for one in journal.entries if one.key in run.results and one.state in SAVED]
-        returning = [
-            Awaited(Returning(entry, Wish(entry.name), {}), RESTORE, "rolled back")
-            for entry in saved
-        ]
+        returning = [Awaited(as_before(entry), RESTORE, "rolled back") for entry in saved]
         for tier in make_resume_plan(returning, self._plan.limits).units():
             await all_of(
                 [bring_back(run, [one.returning for one in together]) for together in tier]
             )
-        waiting = [entry for entry in run.writer.journal.entries if entry.state in SAVED]
+        waiting = [entry for entry in run.writer.journal.entries if waits(entry)]
         back = {entry.key for entry in saved}.difference(entry.key for entry in waiting)
         run.actions.append(f"rolled back: restored {len(back)} of {len(saved)} saved guests")
         if waiting:

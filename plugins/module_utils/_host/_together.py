@@ -22,7 +22,7 @@ def make_room(guests: int) -> None:
     asyncio.get_running_loop().set_default_executor(executor)
 
 
-async def all_of(works: t.Iterable[t.Coroutine[t.Any, t.Any, _Result]]) -> list[_Result]:
+async def all_of(works: t.Iterable[t.Awaitable[_Result]]) -> list[_Result]:
     """Run all of them to their ends; a cancellation is passed on to each and waited out, so that
     each can undo what it did. Raises asyncio.CancelledError then, else what the first raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
@@ -34,6 +34,9 @@ async def all_of(works: t.Iterable[t.Coroutine[t.Any, t.Any, _Result]]) -> list[
             cancelled = True
             for task in tasks:
                 task.cancel()
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # else asyncio prints what nobody asked for
     if cancelled:
         raise asyncio.CancelledError
     return [task.result() for task in tasks]
@@ -50,3 +53,22 @@ async def at_most(
             return await work
 
     return await all_of([one(work) for work in works])
+
+
+class Once(t.Generic[_Result]):
+    """Work that the first who needs it begins, and all who need it wait for."""
+
+    def __init__(self, work: t.Callable[[], t.Coroutine[t.Any, t.Any, _Result]]) -> None:
+        self._work = work
+        self._task: asyncio.Task[_Result] | None = None
+
+    async def done(self) -> _Result:
+        """Its result; who is cancelled here leaves it to the others."""
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._work())
+        return await asyncio.shield(self._task)
+
+    async def over(self) -> None:
+        """Wait until it has ended, where it was begun."""
+        if self._task is not None:
+            await asyncio.wait([self._task])

@@ -26,6 +26,12 @@ _PORT_TYPE = "child<virtserialport>"
 _DELIMITER = b"\xff"
 _MOST_BYTES = 1 << 20
 _DISCONNECTED = "disconnected:"
+# A guest may answer anything at all: nothing, too much, no JSON, or JSON without an end.
+_NO_ANSWER = (
+    *(OSError, EOFError, ValueError, RecursionError),
+    *(asyncio.LimitOverrunError, asyncio.TimeoutError),
+)
+_LATEST_NS = 1 << 63
 
 
 class AgentError(VmfleetError):
@@ -71,7 +77,7 @@ async def _chardev(monitor: Monitor) -> str | None:
 
 
 class Agent:
-    """A conversation. Each command waits for ``seconds`` at most."""
+    """A conversation. Each command waits for ``seconds`` at most, unless it is given more."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float
@@ -79,6 +85,7 @@ class Agent:
         self._reader = reader
         self._writer = writer
         self._seconds = seconds
+        self._in_step = False
 
     @classmethod
     async def open(cls, path: str, seconds: float) -> Agent:
@@ -91,30 +98,44 @@ class Agent:
             raise AgentError(f"the agent's socket cannot be reached: {exc}", "silent") from exc
         agent = cls(reader, writer, seconds)
         try:
-            await within(seconds, agent._synchronize())
-        except (OSError, EOFError, ValueError, asyncio.TimeoutError) as exc:
+            await agent._synchronize()
+        except AgentError:
             agent.close()
-            raise AgentError(f"no agent answered within {seconds:g} s", "silent") from exc
+            raise
         return agent
 
     def close(self) -> None:
         """End the conversation."""
         self._writer.close()
 
-    async def execute(self, command: str, **arguments: object) -> t.Any:
+    async def time_ns(self) -> int:
+        """The guest's clock, nanoseconds since the epoch. Raises `AgentError`."""
+        found = await self._execute("guest-get-time", self._seconds)
+        if not isinstance(found, int) or not 0 <= found < _LATEST_NS:
+            raise AgentError("what the agent told is no time", "refused")
+        return found
+
+    async def set_time_ns(self, now: int, seconds: float) -> None:
+        """Set the guest's clock; waits for ``seconds`` at most. Raises `AgentError`."""
+        await self._execute("guest-set-time", seconds, time=now)
+
+    async def _execute(self, command: str, seconds: float, **arguments: object) -> t.Any:
         """What the agent returns. Raises `AgentError` with its words."""
+        if not self._in_step:
+            await self._synchronize()
         request: dict[str, object] = {"execute": command}
         if arguments:
             request["arguments"] = arguments
         try:
-            answer = await within(self._seconds, self._ask(request))
-        except (OSError, EOFError, ValueError, asyncio.TimeoutError) as exc:
+            answer = await within(seconds, self._ask(request))
+        except _NO_ANSWER as exc:
+            # It may still come, and is none to the next command.
+            self._in_step = False
             raise AgentError(
-                f"the agent did not answer {command} within {self._seconds:g} s", "silent"
+                f"the agent did not answer {command} within {seconds:g} s", "silent"
             ) from exc
         if "error" in answer:
-            words = str(answer["error"].get("desc", "no reason given"))[:200]
-            raise AgentError(f"the agent refused {command}: {words}", "refused")
+            raise AgentError(f"the agent refused {command}: {_words(answer['error'])}", "refused")
         return answer.get("return")
 
     async def _ask(self, request: object) -> dict[str, t.Any]:
@@ -123,6 +144,13 @@ class Agent:
         return self._read(await self._reader.readuntil(b"\n"))
 
     async def _synchronize(self) -> None:
+        try:
+            await within(self._seconds, self._find_its_answer())
+        except _NO_ANSWER as exc:
+            raise AgentError(f"no agent answered within {self._seconds:g} s", "silent") from exc
+        self._in_step = True
+
+    async def _find_its_answer(self) -> None:
         number = secrets.randbelow(1 << 31)
         request = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
         # The byte first ends what somebody may have left half said.
@@ -140,6 +168,12 @@ class Agent:
         if not isinstance(answer, dict):
             raise ValueError("an answer that is no object")
         return answer
+
+
+def _words(error: object) -> str:
+    """Why an agent refused, in words that a terminal may be shown."""
+    told = str(error.get("desc", "no reason given") if isinstance(error, dict) else error)[:200]
+    return "".join(one if one.isprintable() else " " for one in told)
 
 
 async def announce(monitor: Monitor) -> bool:

@@ -220,8 +220,11 @@ def _decide_bypass_cache(ask: Ask, offer: Offer) -> tuple[bool, str]:
     if ask.bypass_cache is False:
         return False, "asked for"
     obstacle = _bypass_cache_obstacle(ask, offer)
-    if ask.bypass_cache is None and obstacle is None and ask.measured is not None:
-        return ask.measured.bypass_cache, ask.measured.why_bypass_cache
+    known = ask.measured
+    if known is not None and ask.layout == SEQUENTIAL:
+        known = known.one_stream
+    if ask.bypass_cache is None and obstacle is None and known is not None:
+        return known.bypass_cache, known.why_bypass_cache
     if ask.bypass_cache is None:
         return False, obstacle or "left off: not measured on this store"
     if obstacle is not None:

@@ -49,7 +49,8 @@ SERVICE = Starter(
 def no_systemd(monkeypatch, tmp_path):
     """A host with another init, and nothing on it that this looks at."""
     monkeypatch.setattr(_systemctl, "_SYSTEM", str(tmp_path / "no-systemd"))
-    for name in ("LIST_FILE", "_PROXMOX_RESOURCES", "_PROXMOX_STATUS", "_GANETI_PAUSE"):
+    names = ("LIST_FILE", "_SCHEDULED", "_PROXMOX_RESOURCES", "_PROXMOX_STATUS", "_GANETI_PAUSE")
+    for name in names:
         monkeypatch.setattr(_competing_look, name, str(tmp_path / name))
     monkeypatch.setattr(_competing_look, "_CONFIGURATIONS", (str(tmp_path / "configuration"),))
     monkeypatch.setattr(_competing_look, "_LOCKS", (str(tmp_path / "lock"),))
@@ -108,6 +109,7 @@ def test_a_host_without_domains_is_not_asked_about_libvirt(no_systemd, processes
 def test_a_domain_is_looked_at_with_all_that_libvirt_has(no_systemd, processes):
     processes("pacemakerd")
     (no_systemd / "lock").touch()
+    (no_systemd / "_SCHEDULED").write_text("USEC=1732780000000000\nMODE=reboot\n")
     (no_systemd / "qemu.conf").write_text('auto_shutdown_try_save = "persistent"\n')
     source = Source(uri="qemu:///system", domain="web")
     guest = HostGuest(
@@ -119,6 +121,7 @@ def test_a_domain_is_looked_at_with_all_that_libvirt_has(no_systemd, processes):
         ("ha_agent", True),
         ("libvirt_autostart", False),
         ("auto_shutdown", False),
+        ("host_shutdown", False),
     ]
 
 

@@ -103,3 +103,16 @@ def test_without_a_measured_store_nothing_is_predicted():
 )
 def test_who_fits_into_a_window(loads, window, expected):
     assert fitting(loads, Limits(1, 1), window) == expected
+
+
+@pytest.mark.parametrize(
+    ("anyhow", "expected"),
+    [
+        pytest.param({"large"}, set(), id="who is saved anyhow leaves no time to others"),
+        pytest.param({"small"}, {"small"}, id="or just enough for itself"),
+        pytest.param({"middle"}, {"middle"}, id="or takes it from a smaller one"),
+    ],
+)
+def test_who_fits_beside_those_that_are_saved_whether_they_fit_or_not(anyhow, expected):
+    loads = [load("small", 1.0), load("middle", 3.0), load("large", 9.0)]
+    assert fitting(loads, Limits(1, 1), 3.5, anyhow) == expected

@@ -31,7 +31,9 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._journal_fil
     open_journal,
     path_of,
     read_journals,
+    refuse_beside_another,
 )
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._new_journal import replanned
 from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._process import (
     ProcessIdentity,
 )
@@ -102,6 +104,17 @@ def test_nobody_is_restored_whose_ram_is_lost_or_who_was_never_saved(wanted):
             if state == "restoring":
                 before = seen[-2]
                 assert before not in ("crashed", "left", "shutdown", "failed", "running")
+
+
+@pytest.mark.parametrize("state", ["running", "crashed"])
+def test_nobody_is_held_by_us_who_runs_or_is_lost(state):
+    assert an_entry(state="planned", held=True).moved(state).held is False
+
+
+def test_a_lost_guest_that_was_started_anew_has_no_stale_image_any_more():
+    lost = an_entry(state="crashed", stale_image="/i", reason="its QEMU ended", bytes=1)
+    anew = lost.moved("planned", **replanned(lost, an_entry(was_running=True)))
+    assert (anew.stale_image, anew.reason, anew.bytes, anew.was_running) == (None, None, None, True)
 
 
 # The file
@@ -200,6 +213,14 @@ _journal_file._lock(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+def test_who_only_looks_whether_another_run_is_at_work_writes_nothing(directory):
+    refuse_beside_another(directory)
+    assert not os.path.exists(directory)
+    os.mkdir(directory)
+    refuse_beside_another(directory)
+    assert os.listdir(directory) == []
 
 
 def test_another_process_that_writes_is_named(directory):

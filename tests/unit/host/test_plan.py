@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -18,9 +19,8 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._guests impo
     HostGuest,
     Source,
 )
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._look import look_at
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._plan import (
-    Seen,
-    Store,
     choose_limits,
     decide,
     make_plan,
@@ -31,6 +31,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._requests im
     restore_request,
     save_request,
 )
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._seen import Seen, Store
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._wishes import (
     Wish,
     Wishes,
@@ -248,6 +249,13 @@ def test_a_window_is_filled_by_what_the_store_has_shown():
     assert {one.predicted_seconds for one in plan.guests if one.action == "save"} == {2.0}
 
 
+def test_a_guest_that_is_saved_later_than_the_window_leaves_no_time_to_others():
+    seen = [a_seen("large", 400, policy="save"), a_seen("small", 100, policy="leave")]
+    plan = plan_of(seen, rate=50.0, window_seconds=7, max_concurrent=1)
+    assert actions(plan) == {"large": "save", "small": "leave"}
+    assert "does not fit into the window" in plan.guests[0].reason
+
+
 def test_without_a_measurement_nothing_is_predicted_and_nobody_left_out():
     plan = plan_of([a_seen("g0"), a_seen("g1")], window_seconds=1)
     assert set(actions(plan).values()) == {"save"}
@@ -381,6 +389,32 @@ def test_a_domain_is_saved_through_libvirt_by_its_uuid():
 def test_an_option_that_does_not_go_with_libvirt_is_refused_by_name(guest, options, words):
     with pytest.raises(Refused, match=words):
         save_request(SuspendRequest(store="/i", journal="/j"), guest, Wish("web01", save=options))
+
+
+@pytest.mark.parametrize(
+    ("guest", "wish", "words"),
+    [
+        (domain_guest(), {"restore": {"load": "lazy"}}, "asks for load of web01"),
+        (domain_guest(), {"restore": {"argv": ("qemu",)}}, "asks for argv of web01"),
+        (
+            domain_guest(),
+            {"save": {"managed": True}, "restore": {"remove_image": True}},
+            "asks for remove_image of web01",
+        ),
+    ],
+)
+def test_a_guest_that_no_resume_could_bring_back_is_not_suspended(guest, wish, words):
+    wishes = Wishes([Wish("web01", **wish)])
+    request = SuspendRequest(store="/images", journal="/j", wishes=wishes)
+    (seen,) = asyncio.run(look_at(request, [guest], []))
+    assert seen.save is None
+    assert words in str(seen.refusal)
+
+
+def test_how_long_a_managed_save_may_take_is_no_matter_of_its_restore():
+    wish = Wish("web01", save={"managed": True}, restore={"timeout_seconds": 60})
+    single = restore_request(domain_guest(), "", {}, wish, managed=True, run_state=None)
+    assert isinstance(single, ManagedRestoreRequest)
 
 
 def test_what_is_asked_for_all_guests_is_for_those_that_it_fits():

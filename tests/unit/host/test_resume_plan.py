@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._host._bring_back import Returning
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._bring_back import (
+    Returning,
+    as_before,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._forecast import Limits
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._guests import Source
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._journal import Entry
@@ -18,6 +23,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._resume_plan
     Awaited,
     is_over,
     make_resume_plan,
+    waits,
 )
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._wishes import Wish
 from ansible_collections.vmfleet.suspend.plugins.module_utils._restore._request import (
@@ -83,9 +89,55 @@ def test_whether_one_that_comes_back_alone_runs(held, was_running, wish, expecte
     assert Returning(entry, Wish("web01", restore=wish), {}).alone == expected
 
 
-def test_what_the_operator_says_of_a_guest_has_the_last_word():
-    returning = Returning(an_entry(), Wish("web01", restore={"run_state": "paused"}), {})
-    assert returning.request("running").run_state == "paused"
+@pytest.mark.parametrize(
+    ("with_suspend", "with_resume", "host", "expected"),
+    [
+        pytest.param({}, {}, None, "as_saved", id="nobody says anything"),
+        pytest.param({}, {"run_state": "paused"}, "running", "paused", id="it is to stay paused"),
+        pytest.param(
+            {"run_state": "paused"}, {}, "running", "paused", id="that was said with the suspend"
+        ),
+        pytest.param(
+            {"run_state": "paused"},
+            {"run_state": "running"},
+            "running",
+            "running",
+            id="and something else with the resume",
+        ),
+        pytest.param(
+            {}, {"run_state": "running"}, "paused", "paused", id="it runs once its group is there"
+        ),
+        pytest.param(
+            {}, {"run_state": "as_saved"}, "running", "running", id="its group held it, and it ran"
+        ),
+        pytest.param({}, {"run_state": "running"}, None, "running", id="alone, it runs at once"),
+    ],
+)
+def test_in_which_state_a_guest_comes_back(with_suspend, with_resume, host, expected):
+    returning = Returning(an_entry(options=with_suspend), Wish("web01", restore=with_resume), {})
+    assert returning.request(host).run_state == expected
+
+
+@pytest.mark.parametrize(
+    ("was_running", "options", "runs"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"run_state": "paused"}, False),
+        (False, {"run_state": "running"}, True),
+        (False, {"run_state": "as_saved"}, False),
+    ],
+)
+def test_who_runs_in_the_end(was_running, options, runs):
+    told = an_entry(was_running=was_running, options=options)
+    assert Returning(told, Wish("web01"), {}).runs is runs
+
+
+def test_who_is_taken_back_runs_if_it_ran_whatever_its_resume_was_to_do():
+    entry = an_entry(held=True, group="q", options={"run_state": "paused", "load": "lazy"})
+    assert as_before(entry).alone == "running"
+    assert as_before(replace(entry, held=False)).request(None).run_state == "as_saved"
+    assert as_before(entry).wanted == {"load": "lazy"}
 
 
 def test_options_that_were_given_with_the_suspend_are_remembered():
@@ -106,3 +158,19 @@ def test_options_that_were_given_with_the_suspend_are_remembered():
 )
 def test_a_journal_is_closed_when_nothing_is_left_to_do(states, expected):
     assert is_over([an_entry(str(n), state=state) for n, state in enumerate(states)]) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "held", "expected"),
+    [
+        ("verified", False, True),
+        ("saving", False, True),
+        ("restoring", True, True),
+        ("planned", True, True),
+        ("planned", False, False),
+        ("failed", False, False),
+        ("crashed", False, False),
+    ],
+)
+def test_who_keeps_a_journal_open_that_was_rolled_back(state, held, expected):
+    assert waits(an_entry(state=state, held=held)) is expected

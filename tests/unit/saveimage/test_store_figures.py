@@ -9,6 +9,8 @@ import errno
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,14 +66,38 @@ def a_store(tmp_path):
     return identity(str(tmp_path), "10.0.2")
 
 
-def test_a_real_store_is_measured_and_nothing_is_left_of_it(tmp_path):
+@pytest.mark.parametrize("cpu_count", [2, 3])
+def test_a_real_store_is_measured_and_nothing_is_left_of_it(tmp_path, cpu_count):
     store = tmp_path / "store"
     store.mkdir()
-    figures = _probe.measure(str(store), cpu_count=2)
+    figures = _probe.measure(str(store), cpu_count)
     assert list(store.iterdir()) == []
     for found in (figures.write, figures.read):
-        assert {one.channels for one in found if not one.direct} == {1, 2}
+        assert {one.channels for one in found if not one.direct} == {1, cpu_count}
         assert all(one.bytes_per_second > 0 for one in found)
+
+
+def test_a_slow_store_is_not_measured_for_long(tmp_path, monkeypatch):
+    slow, now, dirty, write = 10 << 20, [0.0], [0], os.pwrite
+
+    def later(seconds=1e-6):
+        now[0] += seconds
+        return now[0]
+
+    def into_the_cache(fd, data, offset):
+        dirty[0] += len(data)
+        return write(fd, data, offset)
+
+    def flush(_fd):
+        later(dirty[0] / slow)
+        dirty[0] = 0
+
+    monkeypatch.setattr(_probe, "time", SimpleNamespace(monotonic=later, time=time.time))
+    monkeypatch.setattr(os, "pwrite", into_the_cache)
+    monkeypatch.setattr(os, "fsync", flush)
+    figures = _probe.measure(str(tmp_path), cpu_count=2)
+    assert all(0.7 < one.bytes_per_second / slow < 1.1 for one in figures.write)
+    assert now[0] < 2.5
 
 
 def test_a_filesystem_without_nameless_files_is_measured_too(tmp_path, monkeypatch):
@@ -154,8 +180,28 @@ def test_a_store_is_measured_once_and_for_large_images_alone(tmp_path, measureme
     reading = for_restoring(path, "10.0.2", GIB, may_measure=True)
     assert reading is not None and not reading.bypass_cache
     assert len(measurements) == 1
+    # What is kept holds for images of any size.
+    assert for_saving(path, "10.0.2", 1, may_measure=True) == first
+    assert for_restoring(path, "10.0.2", 1, may_measure=False) == reading
     (kept_file,) = directory.iterdir()
     assert json.loads(kept_file.read_text())["store"]["qemu"] == "10.0.2"
+
+
+def test_guests_that_come_back_together_have_the_store_measured_once(tmp_path, monkeypatch):
+    made = []
+
+    def measure(directory, cpu_count):
+        made.append(directory)
+        time.sleep(0.1)
+        return some_figures()
+
+    monkeypatch.setattr(_store_speed, "measure", measure)
+    with ThreadPoolExecutor(4) as together:
+        found = [
+            together.submit(for_restoring, str(tmp_path / "x"), "10.0.2", GIB, may_measure=True)
+            for _guest in range(4)
+        ]
+    assert len({one.result() for one in found}) == len(made) == 1
 
 
 def test_a_store_that_is_nearly_full_is_not_measured(tmp_path, measurements, monkeypatch):
