@@ -35,11 +35,13 @@ _ASK_EVERY_SECONDS = 10.0
 _TRIES = 20
 _TRY_AGAIN_SECONDS = 3.0
 # What async_wrapper and async_status add to a module's own result.
-_OF_THE_JOB = (
-    *("ansible_job_id", "results_file", "started", "finished"),
-    *("stdout", "stdout_lines", "stderr", "stderr_lines"),
-)
-_ENDED = "vmfleet-job-ended"
+_OF_THE_JOB = ("ansible_job_id", "results_file", "started", "finished")
+_PRINTED = ("stdout", "stdout_lines", "stderr", "stderr_lines")
+# Only where the module gave no result: then what it printed is all that tells why.
+_NO_RESULT = "cmd"
+_ENDED, _GONE = "vmfleet-job-ended", "vmfleet-process-gone"
+# A job ends a moment after its module's process.
+_LOOKS_FOR_THE_END = 3
 
 Result = t.Dict[str, t.Any]
 
@@ -122,31 +124,46 @@ class ProgressAction(ActionBase):
     def _follow(self, job: Result, path: str, task_vars: Result) -> Result:
         """Show what is new until the job has ended; what async_status says then."""
         lines, tries, began = ProgressLines(), 0, time.monotonic()
-        asked = began
-        # While it runs its file holds nothing but its number.
-        command = (
-            f"cat {shlex.quote(path)} 2>/dev/null; echo; "
-            f"grep -q ansible_job_id {shlex.quote(job['results_file'])} || echo {_ENDED}"
-        )
+        asked, gone, pid = began, 0, None
         while True:
             time.sleep(look_after_seconds(time.monotonic() - began))
             try:
-                answer = self._low_level_execute_command(command).get("stdout", "")
+                command = look_command(path, job["results_file"], pid)
+                answer = self._look(command, lines, task_vars)
                 tries = 0
-                self._show(lines.lines(entries_of(answer), time.monotonic()), task_vars)
-                if _ENDED in answer or time.monotonic() - asked >= _ASK_EVERY_SECONDS:
+                pid = pid_of(answer) or pid
+                gone = gone + 1 if _GONE in answer else 0
+                if _ENDED in answer or gone or time.monotonic() - asked >= _ASK_EVERY_SECONDS:
                     asked = time.monotonic()
                     status = self._status(job, "status", task_vars)
                     if status.get("finished"):
+                        if _ENDED not in answer:  # only since then
+                            self._look(command, lines, task_vars)
                         return status
+                    if gone == _LOOKS_FOR_THE_END:
+                        return self._without_end()
             except AnsibleConnectionFailure as exc:
                 tries += 1
                 if tries == _TRIES:
                     raise AnsibleConnectionFailure(
-                        f"The host was lost while {self._task.action} ran there; it goes on, and "
-                        f"the next run waits for it or finds it done. {exc}"
+                        f"The host was lost while {self._task.action} ran there. Unless the host "
+                        "itself is down that goes on, and the next run waits for it or finds it "
+                        f"done. {exc}"
                     ) from exc
                 time.sleep(_TRY_AGAIN_SECONDS)
+
+    def _without_end(self) -> Result:
+        return {
+            "failed": True,
+            "changed": True,
+            "msg": f"{self._task.action} ended on the host without a result: it was killed, or the "
+            "host was started anew. Run this again, which goes on where that stands.",
+        }
+
+    def _look(self, command: str, lines: ProgressLines, task_vars: Result) -> str:
+        answer = str(self._low_level_execute_command(command).get("stdout", ""))
+        self._show(lines.lines(entries_of(answer), time.monotonic()), task_vars)
+        return answer
 
     def _show(self, lines: t.Iterable[str], task_vars: Result) -> None:
         for line in lines:
@@ -173,6 +190,25 @@ def look_after_seconds(running_seconds: float) -> float:
     return min(_LOOK_LATER_SECONDS, _LOOK_EVERY_SECONDS + running_seconds / 20)
 
 
+def look_command(path: str, results_file: str, pid: int | None) -> str:
+    """What a look at a job runs on the host. ``pid``: of its module's process, once known."""
+    # While it runs its file holds nothing but its number. Whether it has ended is asked first, for
+    # then its last word is there to be shown.
+    command = (
+        f"grep -q ansible_job_id {shlex.quote(results_file)}; running=$?; "
+        f"cat {shlex.quote(path)} 2>/dev/null; echo; test $running -eq 0 || echo {_ENDED}"
+    )
+    return command if pid is None else f"{command}; kill -0 {pid} 2>/dev/null || echo {_GONE}"
+
+
+def pid_of(answer: str) -> int | None:
+    """The process that writes a progress file; None where it is not there yet."""
+    try:
+        return int(json.loads(answer.partition("\n")[0])["pid"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def entries_of(answer: str) -> list[t.Any]:
     """Guests of a progress file; none where it is not there yet."""
     try:
@@ -183,7 +219,8 @@ def entries_of(answer: str) -> list[t.Any]:
 
 def own_result(status: Result) -> Result:
     """What the module returned, without what came with the job."""
-    result = {key: value for key, value in status.items() if key not in _OF_THE_JOB}
+    others = _OF_THE_JOB if _NO_RESULT in status else (*_OF_THE_JOB, *_PRINTED)
+    result = {key: value for key, value in status.items() if key not in others}
     arguments = result.get("invocation", {}).get("module_args", {})
     if "progress_file" in arguments:
         arguments["progress_file"] = None

@@ -14,7 +14,14 @@ _EVERY_SECONDS = 5.0
 _EVERY_SHARE = 0.25
 # Steps that are over faster than this are not worth a line.
 _BRIEF_SECONDS = 1.0
-_ENDS = {"save": "saved", "restore": "restored", "wait": "waited"}
+_ENDS = {
+    "save": "saved",
+    "restore": "restored",
+    "wait": "waited",
+    "look after": "looked after",
+}
+# Of no interest where nothing of it took long.
+_ASIDE = "look after"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 Entry = t.Mapping[str, t.Any]
@@ -49,12 +56,13 @@ class ProgressLines:
             shown, line = self._line(entry, self._shown.get(key, _Shown()), now)
             self._shown[key] = shown
             if line is not None:
-                found.append(line)
+                found.append(one_line(line))
         return found
 
     def _line(self, entry: Entry, shown: _Shown, now: float) -> tuple[_Shown, str | None]:
         if entry["ended"] is not None:
-            line = None if shown.ended else end_line(entry)
+            untold = entry["verb"] == _ASIDE and not shown.step
+            line = None if shown.ended or untold else end_line(entry)
             return replace(shown, ended=True), line
         step = entry["step"]
         if shown.ended or step != shown.seen_step:
@@ -81,6 +89,11 @@ class ProgressLines:
             rate = max(0.0, entry["done_bytes"] - shown.first_bytes) / (now - shown.first_seconds)
         new = replace(shown, step=step, at_seconds=now, share=share or 0.0)
         return new, step_line(entry, rate)
+
+
+def one_line(text: str) -> str:
+    """Without ends of lines and what commands a terminal: an error may quote QEMU."""
+    return "".join(one if one.isprintable() else " " for one in " ".join(text.split()))
 
 
 def share_of(entry: Entry) -> float | None:
