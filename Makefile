@@ -3,17 +3,24 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-# Most of a test's time is waiting for a guest, so that three share two processors well. A file's
-# tests stay together: they share what is costly to start.
-WORKERS ?= --numprocesses=3 --dist=loadfile
+# Most of a test's time is waiting for a guest, so that four share two processors well. A file's
+# tests stay together: they share what is costly to start. Files go in their order, the long ones
+# first, and not by how many tests they have.
+WORKERS ?= --numprocesses=4 --dist=loadfile --no-loadscope-reorder
+# The longest one first.
+SCENARIOS := $(addprefix molecule/,fleet $(filter-out fleet,$(notdir $(wildcard extensions/molecule/*))))
 .DEFAULT_GOAL := help
-.PHONY: help checks demo test test-full lint sanity unit integration molecule bench shell clean setup
+.PHONY: help checks demo test test-full lint sanity unit integration molecule bench shell clean setup libvirt \
+	$(SCENARIOS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
 
 setup:
 	@tools/setup.sh
+
+libvirt: setup
+	@tools/setup.sh libvirt
 
 demo: setup ## save a real guest, look at the image, bring it back; the guest checks its own memory
 	@tools/shell.sh ansible-playbook vmfleet.suspend.demo
@@ -24,10 +31,9 @@ test: checks ## lint, ansible-test sanity, molecule, unit and integration tests
 test-full: checks ## the same with every cell of the matrices
 	@tools/shell.sh pytest $(WORKERS) --full
 
-# Neither of the two that go on beside each other fills a processor.
-checks: lint
-	@tools/setup.sh libvirt
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target sanity molecule
+# None of those that go on beside each other fills a processor.
+checks: lint libvirt
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target sanity $(SCENARIOS)
 
 lint: setup ## everything that only reads the tree: style, types, layers, documentation, packaging
 	@tools/lint.sh
@@ -38,16 +44,15 @@ sanity: setup ## ansible-test sanity on every Python from 3.8 on that this machi
 unit: setup ## unit tests only
 	@tools/shell.sh pytest $(WORKERS) tests/unit
 
-integration: setup ## tests on real guests only
-	@tools/setup.sh libvirt
+integration: libvirt ## tests on real guests only
 	@tools/shell.sh pytest $(WORKERS) tests/integration
 
-molecule: setup ## the roles' scenarios, each on a host of its own
-	@tools/setup.sh libvirt
-	@tools/molecule.sh
+molecule: $(SCENARIOS) ## the scenarios of roles and fleets, each on hosts of its own
 
-bench: setup ## measure, libvirt beside it; prints figures, judges none
-	@tools/setup.sh libvirt
+$(SCENARIOS): molecule/%: libvirt
+	@tools/molecule.sh test $*
+
+bench: libvirt ## measure, libvirt beside it; prints figures, judges none
 	@tools/shell.sh pytest tests/benchmark -s
 
 shell: setup ## a shell in which ansible knows the collection

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from pathlib import Path
 
 import hypothesis
@@ -73,3 +74,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if only_full:
         config.hook.pytest_deselected(items=only_full)
         items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.fixture(autouse=True)
+def own_store_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What is measured in one test decides nothing in another, nor on this machine."""
+    from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage import _store_figures
+
+    directory = tmp_path_factory.getbasetemp() / f"figures-{uuid.uuid4().hex}"
+    monkeypatch.setattr(_store_figures, "DIRECTORY", str(directory))

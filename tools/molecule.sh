@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # Run the molecule scenarios (extensions/molecule), each from nothing to nothing; or one step of
-# one: tools/molecule.sh converge qemu_conf. Its host lasts until: tools/molecule.sh destroy qemu_conf.
+# one: tools/molecule.sh converge qemu_conf. Its hosts last until: tools/molecule.sh destroy qemu_conf.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,7 +13,7 @@ export ANSIBLE_HOME=$PWD/.build/ansible MOLECULE_EPHEMERAL_DIRECTORY
 export VMFLEET_MOLECULE_HOST
 
 if [ "$(id -u)" != 0 ]; then
-    echo "molecule: only root can give a libvirtd directories of its own; not run."
+    echo "molecule: only root can make the scenarios' hosts; not run."
     exit 0
 fi
 for scenario in ${2:-$(basename -a extensions/molecule/*/)}; do

@@ -6,7 +6,7 @@
 # Make this checkout ready to run: system packages where some are missing, the Python
 # environment, the collection's import path. Quick and silent when everything is there.
 # Called by every target of the Makefile; run from the checkout. With the word libvirt, also for
-# what works with libvirt or is compared with it.
+# what works with libvirt or is compared with it, and for the browser.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

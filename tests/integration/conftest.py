@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,20 +33,53 @@ SMALL_STORE_BYTES = 4 << 20
 LINUX_CANNOT_BE_HAD = 3  # what tools/linux_guest.sh ends with then
 
 
-@pytest.fixture
-def tiny_guest(tmp_path: Path) -> Iterator[Callable[..., TinyGuest]]:
-    """A factory of guests, called like `TinyGuest` without the path; all end with the test."""
+def _guests(directory: Path) -> Iterator[Callable[..., TinyGuest]]:
+    """A factory of guests, called like `TinyGuest` without the path; all end with the fixture."""
     if shutil.which(QEMU) is None:
         pytest.fail(QEMU_MISSING)
     guests: list[TinyGuest] = []
 
     def make(*arguments: Any, **options: Any) -> TinyGuest:
-        guests.append(TinyGuest(tmp_path, *arguments, **options))
+        guests.append(TinyGuest(directory, *arguments, **options))
         return guests[-1]
 
     yield make
     for guest in guests:
         guest.close()
+
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def controller(request: pytest.FixtureRequest) -> Path:
+    """The directory of programs of ansible-core 2.18, 2.19, or what the tests run with."""
+    version = request.param
+    if version == "newest":
+        return Path(sys.executable).parent
+    made = subprocess.run(
+        [CHECKOUT / "tools" / "controller.sh", version],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    return Path(made.stdout.strip())
+
+
+@pytest.fixture
+def tiny_guest(tmp_path: Path) -> Iterator[Callable[..., TinyGuest]]:
+    """A factory of guests, called like `TinyGuest` without the path; all end with the test."""
+    yield from _guests(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_tiny_guest(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., TinyGuest]]:
+    """As `tiny_guest`; all end with the module."""
+    yield from _guests(tmp_path_factory.mktemp("guests"))
 
 
 @pytest.fixture

@@ -65,7 +65,13 @@ def test_qemu_alone_brings_a_guest_back(tiny_guest, store, sequential):
 def test_virsh_alone_brings_a_domain_back(domain, store):
     path = store / "web02.save"
     run_module("qemu_save", domain=domain.name, uri=domain.host.uri, path=path)
-    (command,) = re.findall(r"^ +virsh (restore .*)$", PAGE.read_text(), re.MULTILINE)
-    domain.host.virsh(*command.replace("/var/lib/vmfleet/images/web02.save", str(path)).split())
+    page = PAGE.read_text().replace("/var/lib/vmfleet/images/web02.save", str(path))
+    (command,) = re.findall(r"^ +virsh (restore .*)$", page, re.MULTILINE)
+    domain.host.virsh(*command.split())
+    (move,) = re.findall(r"^ +(mv .*)$", page, re.MULTILINE)
+    subprocess.run(["sh", "-c", move], check=True)
+    (autostart,) = re.findall(r"``virsh (autostart web02)``", page)
+    domain.host.virsh(*autostart.replace("web02", domain.name).split())
+    assert list(store.iterdir()) == [path.with_name(f"{path.name}.restored")]
     domain.wait_passes(2)
     assert domain.mismatches == []

@@ -125,6 +125,7 @@ def test_a_leftover_is_published_as_it_would_have_been(domain, store, monkeypatc
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_autostart_for_the_next_start_alone_is_held_too(domain, store):
     if not hasattr(libvirt.virDomain, "autostartOnce"):
         pytest.skip("this libvirt-python knows no autostart once (11.2 does)")
@@ -138,6 +139,7 @@ def test_autostart_for_the_next_start_alone_is_held_too(domain, store):
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_an_image_that_is_not_understood_is_kept_when_it_may_be_all_there_is(
     domain, store, monkeypatch
 ):
@@ -160,6 +162,7 @@ def test_an_image_that_is_not_understood_is_kept_when_it_may_be_all_there_is(
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_the_image_of_a_domain_that_never_ran_since_is_not_given_up_for_a_new_one(domain, store):
     path = store / "domain.save"
     domain.host.virsh("suspend", domain.name)
@@ -174,6 +177,7 @@ def test_the_image_of_a_domain_that_never_ran_since_is_not_given_up_for_a_new_on
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_an_operators_save_is_not_aborted_when_our_time_is_over(domain, store, monkeypatch):
     theirs = store / "theirs.save"
     operator = []

@@ -13,7 +13,11 @@ import subprocess
 
 import pytest
 
-from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused, StoreError
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import (
+    MonitorError,
+    Refused,
+    StoreError,
+)
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host import (
     _discovery,
     _journal_file,
@@ -22,7 +26,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host import (
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import suspend_request
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._suspend import suspend
-from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _run
+from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _leave, _run
 from ansible_collections.vmfleet.suspend.tests.support.drive import (
     bring_back,
     goes_on,
@@ -123,6 +127,7 @@ def slow_store(host, bytes_per_second):
     path.write_text(json.dumps(journal))
 
 
+@pytest.mark.full
 def test_a_window_that_only_five_of_eight_can_meet(guests, host):
     slow_store(host, 10 << 20)
     plan = host.suspend(check_mode=True, max_concurrent=1)["plan"]
@@ -201,6 +206,7 @@ def test_a_guest_whose_qemu_is_killed_in_the_middle_is_lost_and_nobody_says_othe
     assert host.resume()["changed"] is False
 
 
+@pytest.mark.full
 def test_a_reboot_between_suspend_and_resume(guests, host):
     host.suspend()
     # Every process has ended and /run is empty; images and journal are there.
@@ -210,6 +216,7 @@ def test_a_reboot_between_suspend_and_resume(guests, host):
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_one_tenant_can_be_taken_out_and_brought_back_first(guests, host):
     result = host.suspend(include=["g[0-3]"], exclude=["g3"])
     assert states(result) == {"g0": "verified", "g1": "verified", "g2": "verified"}
@@ -331,6 +338,7 @@ def test_a_store_that_is_full_for_one_of_eight(guests, host, small_store):
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_with_rollback_one_failure_brings_all_back(guests, host, small_store):
     wishes = [{"name": "g3", "path": str(small_store / "g3.save"), "policy": "save", "priority": 1}]
     host.suspend(include=["g0"])
@@ -485,6 +493,7 @@ def test_a_suspend_calls_nobody_lost_who_was_brought_back_by_hand(guests, host):
     assert all_go_on(guests[1:])
 
 
+@pytest.mark.full
 def test_an_image_whose_guest_runs_elsewhere_is_not_restored(guests, host):
     host.suspend()
     guests[0].start()
@@ -495,6 +504,7 @@ def test_an_image_whose_guest_runs_elsewhere_is_not_restored(guests, host):
     assert len(guests[0]._pids()) == 1
 
 
+@pytest.mark.full
 def test_a_journal_that_cannot_be_written_any_more_stops_the_run_and_loses_nobody(
     guests, host, monkeypatch
 ):
@@ -539,6 +549,7 @@ def test_a_group_that_a_signal_interrupts_runs_again_as_a_whole(guests, host):
     assert all_go_on(guests)
 
 
+@pytest.mark.full
 def test_while_the_store_is_not_mounted_nobody_is_called_lost(guests, host):
     host.suspend()
     away = host.store.rename(host.store.with_name("elsewhere"))
@@ -551,4 +562,110 @@ def test_while_the_store_is_not_mounted_nobody_is_called_lost(guests, host):
     host.store.rmdir()
     away.rename(host.store)
     assert set(states(host.resume()).values()) == {"running"}
+    assert all_go_on(guests)
+
+
+def pair(tiny_guest, tmp_path, *names):
+    """Two guests as one group, and their host."""
+    guests = started(tiny_guest(name=name) for name in names)
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    return guests, host, [{"name": name, "group": "pair"} for name in names]
+
+
+def image_of(host, guest):
+    return host.store / f"{guest.name}-{guest.uuid}.save"
+
+
+def test_a_member_that_stood_still_before_is_back_even_where_another_one_is_not(
+    tiny_guest, tmp_path
+):
+    (runs, stands), host, wishes = pair(tiny_guest, tmp_path, "runs", "stands")
+    stands.execute("stop")
+    host.suspend(guests=wishes)
+    away = image_of(host, runs).rename(tmp_path / "away")
+    with pytest.raises(HostFailed, match=r"1 of 2 guests run again.*runs: .*There is no image"):
+        host.resume()
+    assert stands.status() == "paused"
+    away.rename(image_of(host, runs))
+    assert host.resume()["journal"]["closed"] == "resumed"
+    assert goes_on(runs)
+    assert stands.status() == "paused"
+
+
+def test_no_member_of_a_group_stays_stopped_for_a_journal_that_cannot_be_written(
+    tiny_guest, tmp_path, monkeypatch
+):
+    guests, host, wishes = pair(tiny_guest, tmp_path, "one", "two")
+    really = _journal_file._write
+
+    def full(directory, journal):
+        if any(entry.state == "saving" for entry in journal.entries):
+            raise StoreError(f"Writing the journal {directory} failed: No space left on device.")
+        really(directory, journal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_journal_file, "_write", full)
+        with pytest.raises(HostFailed, match=r"Writing the journal .* No space left on device"):
+            host.suspend(guests=wishes)
+    assert all_go_on(guests)
+    assert set(states(host.suspend(guests=wishes)).values()) == {"verified"}
+    host.resume()
+    assert all_go_on(guests)
+
+
+def test_where_a_group_is_not_saved_no_member_of_it_is_shut_down(tiny_guest, tmp_path, small_store):
+    guests = started([tiny_guest(name="plain"), tiny_guest(name="nvme", extra=NVME)])
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    path = str(small_store / "plain.save")
+    wishes = [
+        {"name": "plain", "group": "pair", "policy": "save", "path": path},
+        {"name": "nvme", "group": "pair", "policy": "shutdown"},
+    ]
+    with pytest.raises(HostFailed, match=r"nvme: it was not begun: its group was not saved"):
+        host.suspend(guests=wishes)
+    assert all_go_on(guests)
+
+
+@pytest.mark.parametrize(
+    "on_failure", ["continue", pytest.param("rollback", marks=pytest.mark.full)]
+)
+def test_a_guest_that_a_failed_save_left_stopped_is_not_forgotten(
+    tiny_guest, tmp_path, monkeypatch, on_failure
+):
+    guests = started(tiny_guest(name=name) for name in ("well", "stuck"))
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    quit_qemu = vars(_leave)["_quit"]
+
+    async def stays(session):
+        if session.plan.name == "stuck":
+            raise MonitorError("QEMU was still there 60 s after quit.")
+        await quit_qemu(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_leave, "_quit", stays)
+        with pytest.raises(HostFailed, match=r"stuck: .*still there.*postmigrate") as failed:
+            host.suspend(on_failure=on_failure)
+    assert by_name(failed.value.facts)["stuck"]["state"] == "saving"
+    assert failed.value.facts["journal"]["closed"] is None
+    assert guests[1].status() == "postmigrate"
+
+    with pytest.raises(HostFailed, match=r"stuck: .*Run the suspend again"):
+        host.resume()
+    assert set(states(host.suspend()).values()) <= {"saved", "verified"}
+    assert host.resume()["journal"]["closed"] == "resumed"
+    assert all_go_on(guests)
+
+
+def test_a_rollback_gives_back_a_guest_that_runs_even_if_its_resume_was_to_leave_it_paused(
+    tiny_guest, tmp_path, small_store
+):
+    guests = started(tiny_guest(name=name) for name in ("well", "full"))
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
+    path = str(small_store / "full.save")
+    wishes = [
+        {"name": "well", "run_state": "paused"},
+        {"name": "full", "path": path, "policy": "save", "priority": 1},
+    ]
+    with pytest.raises(HostFailed, match=r"full: .*No space"):
+        host.suspend(guests=wishes, on_failure="rollback")
     assert all_go_on(guests)

@@ -10,7 +10,10 @@ import asyncio
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _saving
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._discovery import discover
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._single import save_one
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
@@ -82,6 +85,33 @@ def test_a_domain_that_cannot_be_saved_is_known_beforehand(libvirt_host, tmp_pat
         result = host.suspend(guests=[{"name": "stuck", "policy": "leave"}])
         assert states(result) == {"stuck": "left"}
         assert well(domain)
+    finally:
+        domain.close()
+        libvirt_host.virsh("undefine", domain.name)
+
+
+def test_a_domain_that_ends_when_its_turn_comes_is_lost_and_an_older_image_is_not_taken_for_it(
+    libvirt_host, tmp_path, monkeypatch
+):
+    domain = LibvirtTinyGuest(tmp_path, libvirt_host, name="ends").start()
+    domain.wait_passes(1)
+    host = Host(tmp_path, uri=libvirt_host.uri)
+
+    async def end_first(request, *, check_mode):
+        libvirt_host.virsh("destroy", domain.name)
+        return await save_one(request, check_mode=check_mode)
+
+    try:
+        image = by_name(host.suspend())["ends"]["image"]["path"]
+        libvirt_host.virsh("start", domain.name)  # past its image
+        monkeypatch.setattr(_saving, "save_one", end_first)
+        with pytest.raises(HostFailed, match=f"{image} is an older image of it, and stale") as told:
+            host.suspend()
+        (lost,) = told.value.facts["guests"]
+        assert (lost["state"], lost["stale_image"]) == ("crashed", image)
+        with pytest.raises(HostFailed, match="its RAM is lost"):
+            host.resume()
+        assert libvirt_host.virsh("domstate", domain.name).strip() == "shut off"
     finally:
         domain.close()
         libvirt_host.virsh("undefine", domain.name)

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _saving
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
-from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
+from ansible_collections.vmfleet.suspend.tests.support.drive import do_save, goes_on
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 from ansible_collections.vmfleet.suspend.tests.support.stricken import (
     EFFECT,
@@ -110,6 +114,7 @@ def test_a_resume_that_is_killed_is_finished_by_the_next(guests, host, tmp_path,
     assert ends_resumed(host, guests)
 
 
+@pytest.mark.full
 def test_a_resume_after_a_killed_suspend_brings_back_whom_it_can_and_names_the_others(
     guests, host, tmp_path
 ):
@@ -132,7 +137,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("blow", cases(GROUPS, "all stand still"))
-@pytest.mark.parametrize("then", ["suspend", "resume"])
+@pytest.mark.parametrize("then", [pytest.param("suspend", marks=pytest.mark.full), "resume"])
 def test_a_group_whose_suspend_is_killed_runs_again_as_it_ran(guests, host, tmp_path, blow, then):
     assert killed("suspend", guests, tmp_path, blow, guests=GROUP)
     if then == "resume" and blow.step == EXECUTE:
@@ -144,11 +149,115 @@ def test_a_group_whose_suspend_is_killed_runs_again_as_it_ran(guests, host, tmp_
     assert ends_resumed(host, guests)
 
 
+@pytest.mark.full
 def test_a_group_whose_resume_is_killed_between_runs_in_the_end(guests, host, tmp_path):
     host.suspend(guests=GROUP)
     blow = Blow("_restore._run.run_guest", nth=1)
     assert killed("resume", guests, tmp_path, blow)
     assert ends_resumed(host, guests)
+
+
+NOTED = Blow(JOURNAL, nth=2)
+
+
+@pytest.fixture
+def alone(tiny_guest):
+    guest = tiny_guest(name="a").start()
+    guest.wait_passes(1)
+    return guest
+
+
+def an_older_image_of(guest, host):
+    """Its path; the guest runs past it."""
+    image = host.store / f"a-{guest.uuid}.save"
+    do_save(guest.qmp_socket, str(image))
+    guest.start()  # by somebody else, afresh
+    guest.wait_passes(1)
+    return image
+
+
+@pytest.mark.parametrize("then", ["suspend", "resume"])
+def test_an_image_of_an_earlier_run_of_a_lost_guest_is_stale_and_not_taken_for_its_own(
+    alone, tmp_path, then
+):
+    host = Host(tmp_path, qmp_sockets=[alone.qmp_socket])
+    image = an_older_image_of(alone, host)
+    assert killed("suspend", [alone], tmp_path, NOTED)
+    alone.kill()
+    with pytest.raises(HostFailed, match=r"a: .*RAM is lost.*a-.*older image of it") as failed:
+        getattr(host, then)()
+    lost = by_name(failed.value.facts)["a"]
+    assert (lost["state"], lost["stale_image"]) == ("crashed", str(image))
+    assert getattr(host, then)()["changed"] is False
+    assert not alone.alive()
+
+    alone.start()
+    alone.wait_passes(1)
+    anew = host.suspend()
+    assert by_name(anew)["a"]["state"] == "verified"
+    assert [entry["stale_image"] for entry in anew["journal"]["guests"]] == [None]
+    host.resume()
+    assert goes_on(alone)
+
+
+@pytest.fixture
+def ends_at_its_turn(alone, monkeypatch):
+    """Its QEMU ends after the plan, when its save begins."""
+    save_one = vars(_saving)["save_one"]
+
+    async def end_first(request, *, check_mode):
+        alone.kill()
+        return await save_one(request, check_mode=check_mode)
+
+    monkeypatch.setattr(_saving, "save_one", end_first)
+
+
+def test_a_guest_that_ends_at_its_turn_is_lost_and_an_older_image_is_not_taken_for_its_own(
+    alone, tmp_path, ends_at_its_turn
+):
+    host = Host(tmp_path, qmp_sockets=[alone.qmp_socket])
+    image = an_older_image_of(alone, host)
+    with pytest.raises(HostFailed, match=f"{image} is an older image of it, and stale") as failed:
+        host.suspend()
+    lost = by_name(failed.value.facts)["a"]
+    assert (lost["state"], lost["stale_image"]) == ("crashed", str(image))
+    with pytest.raises(HostFailed, match="its RAM is lost"):
+        host.resume()
+    assert not alone.alive()
+
+
+@pytest.mark.parametrize("verb", ["save", "suspend"])
+def test_a_guest_that_a_dead_run_had_saved_and_that_ends_at_its_turn_is_saved(
+    alone, tmp_path, ends_at_its_turn, verb
+):
+    host = Host(tmp_path, qmp_sockets=[alone.qmp_socket])
+    published = Blow("_save._run.publish_image")
+    image = str(host.store / f"a-{alone.uuid}.save")
+    if verb == "save":
+        options = {"qmp_socket": alone.qmp_socket, "path": image}
+        assert run_stricken("save", options, published).killed
+    else:
+        assert killed("suspend", [alone], tmp_path, published)
+    assert alone.status() == "postmigrate"
+    suspended = by_name(host.suspend())["a"]
+    assert suspended["state"] in ("saved", "verified")
+    assert by_name(host.resume())["a"]["state"] == "running"
+    assert goes_on(alone)
+
+
+def test_a_guest_whose_qemu_lives_where_nobody_sees_it_is_not_called_lost(alone, tmp_path):
+    host = Host(tmp_path, qmp_sockets=[alone.qmp_socket])
+    assert killed("suspend", [alone], tmp_path, NOTED)
+    away = Path(alone.qmp_socket).rename(tmp_path / "away")
+    lives = rf"a: its QEMU, process {alone.pid}, lives"
+    with pytest.raises(Refused, match=rf"nothing was touched.*{lives}"):
+        host.suspend()
+    with pytest.raises(HostFailed, match=lives):
+        host.resume()
+    away.rename(alone.qmp_socket)
+    assert by_name(host.suspend())["a"]["state"] == "verified"
+    host.resume()
+    assert goes_on(alone)
 
 
 def some(effects, step):

@@ -40,7 +40,7 @@ def test_a_host_goes_through_all_three_modules(tiny_guest, place):
     assert sorted(os.listdir(place["store"])) == [os.path.basename(p) for p in suspended["images"]]
     assert run_module("qemu_host_suspend", guests=wishes, **found)["changed"] is False
 
-    told = run_module("qemu_guest_info", **found)
+    told = run_module("qemu_guest_info", **{**found, "store": f"{place['store']}/"})
     assert (told["guests"], told["journal"]["states"]) == ([], {"verified": 2})
 
     resumed = run_module("qemu_host_resume", guests=wishes, **place)
@@ -49,6 +49,7 @@ def test_a_host_goes_through_all_three_modules(tiny_guest, place):
     assert run_module("qemu_host_resume", **place)["changed"] is False
 
 
+@pytest.mark.full
 def test_a_failure_tells_of_every_guest_and_of_the_journal(tiny_guest, place, small_store):
     guests = [tiny_guest(name=name).start() for name in ("web01", "db01")]
     for guest in guests:
@@ -81,6 +82,7 @@ def test_options_that_make_no_sense_are_refused(place, name, options, words):
     assert words in run_module(name, **{**place, **options})["msg"]
 
 
+@pytest.mark.full
 def test_guests_are_told_with_what_their_images_take_and_why_not(tiny_guest, place, tmp_path):
     plain = tiny_guest(name="plain", memory_mib=256, pattern_mib=64)
     stuck = tiny_guest(name="stuck", extra=NVME)
@@ -112,6 +114,7 @@ def test_guests_are_told_with_what_their_images_take_and_why_not(tiny_guest, pla
     assert taken <= estimate < taken + (32 << 20)
 
 
+@pytest.mark.full
 def test_what_runs_that_died_left_is_told(tiny_guest, place):
     guest = tiny_guest(name="web01").start()
     guest.wait_passes(1)

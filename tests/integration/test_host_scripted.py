@@ -25,6 +25,7 @@ def directory():
     shutil.rmtree(path)
 
 
+@pytest.mark.full
 def test_a_hundred_guests_are_suspended_in_one_run(directory, tmp_path):
     with model_guests(directory, HUNDRED) as sockets:
         host = Host(tmp_path, qmp_sockets=[sockets])

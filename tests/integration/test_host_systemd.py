@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Refused
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _suspend
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._competing import find
+from ansible_collections.vmfleet.suspend.plugins.module_utils._host._guests import Source
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._options import (
     resume_request,
     suspend_request,
@@ -24,6 +28,7 @@ from ansible_collections.vmfleet.suspend.tests.support.competing_host import (
 )
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host
 
+SERVICE = "libvirt-guests.service"
 QEMU_UNIT = """\
 [Unit]
 DefaultDependencies=no
@@ -100,6 +105,56 @@ def test_a_unit_that_the_boot_starts_is_kept_from_it_until_its_guest_was_resumed
     assert guest.mismatches == []
     assert shown(systemd, name) == before  # active, too: the guest is its own again
     assert systemd.run(resumed, host) is False
+
+
+@pytest.fixture
+def libvirt_guests(systemd):
+    """The service, enabled and active; it does nothing."""
+    systemd.write_unit(
+        SERVICE,
+        "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+        "ExecStart=/bin/true\nExecStop=/bin/true\n[Install]\nWantedBy=default.target\n",
+    )
+    enable(systemd, SERVICE)
+    systemd.systemctl("start", SERVICE)
+    return SERVICE
+
+
+def test_libvirt_guests_is_switched_off_by_a_suspend_and_on_again_by_the_resume(
+    systemd, libvirt_guests, tiny_guest, tmp_path, monkeypatch
+):
+    guest = tiny_guest(32, 4, 4)
+    start_in_a_unit(
+        systemd, guest, "guest.service", unit_text(guest).replace("Restart=always", "Restart=no")
+    )
+    monkeypatch.setattr(_suspend, "find", find_as_domains)
+    before = shown(systemd, libvirt_guests)
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket])
+    with pytest.raises(Refused, match=r"nothing was touched.*libvirt-guests"):
+        systemd.run(suspended, host, "refuse")
+    assert shown(systemd, libvirt_guests) == before
+    assert guest.alive()
+
+    plan = systemd.run(suspended, host, "disable")
+    assert [one["kind"] for one in plan["competing"]] == ["libvirt_guests"]
+    off = shown(systemd, libvirt_guests)
+    assert (off["ExecStop"], off["ActiveState"]) == ("", "active")
+    reboot(systemd)
+    assert shown(systemd, libvirt_guests)["ExecStop"] == ""
+
+    assert systemd.run(resumed, host) is True
+    guest.wait_passes(2)
+    assert shown(systemd, libvirt_guests) == before
+    assert systemd.run(resumed, host) is False
+
+
+async def find_as_domains(_uri, guests, *others):
+    """Who competes, were these guests libvirt's."""
+    domains = [
+        replace(guest, source=Source(uri="qemu:///system", domain=guest.name), persistent=True)
+        for guest in guests
+    ]
+    return await find("qemu:///system", domains, *others)
 
 
 async def suspended(host, competing):

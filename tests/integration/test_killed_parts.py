@@ -170,6 +170,7 @@ def test_a_full_store_gives_its_space_back_and_the_guest_goes_on(
     check(guest, small_store, kill_table, case, next_store=store)
 
 
+@pytest.mark.full
 def test_a_store_that_is_full_only_when_qemu_has_written_everything_ends_the_save_too(
     guest, small_store, store, kill_table
 ):

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ansible_collections.vmfleet.suspend.tests.support.bare_host import BareHost, fetch_wheel
 from ansible_collections.vmfleet.suspend.tests.support.drive import bring_back
@@ -56,6 +58,7 @@ def look(host):
     return json.loads(host.run(IN_VENV, "-c", program))
 
 
+@pytest.mark.full
 def test_a_host_without_network_gets_all_from_the_controller_and_a_second_run_changes_nothing(
     host, wheel, tiny_guest, store
 ):
@@ -89,6 +92,22 @@ def test_a_host_without_network_gets_all_from_the_controller_and_a_second_run_ch
     assert guest.mismatches == []
 
 
+@pytest.mark.full
+def test_a_host_is_prepared_as_the_guide_of_a_window_and_the_role_vm_resume_say(host, wheel):
+    pages = Path(__file__).resolve().parents[2]
+    guide = (pages / "docs" / "docsite" / "rst" / "window.rst").read_text()
+    (prepare,) = re.findall(r"   # prepare.yml\n((?:   .*\n)+)", guide)
+    readme = (pages / "roles" / "vm_resume" / "README.md").read_text()
+    first = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)[0]
+    for text, changed in ((prepare, True), (first, False)):
+        said = host.playbook(yaml.safe_load(text), kvm_host_wheels=[str(wheel)])
+        assert (changes(said) > 0) is changed, said.stdout
+        program = host.run(IN_VENV, "-I", "/usr/local/libexec/vmfleet-suspend", "status")
+        assert program == "No suspend into /var/lib/vmfleet/images is open.\n"
+        assert IN_VENV in host.run("cat", "/etc/systemd/system/vmfleet-resume.service")
+
+
+@pytest.mark.full
 def test_a_store_that_others_use_is_left_to_them(host, wheel):
     host.write("/var/lib/vmfleet/shared/disk.qcow2", "a guest's disk")
     host.run("chmod", "711", "/var/lib/vmfleet/shared")
@@ -155,6 +174,7 @@ def test_an_environment_that_is_not_whole_is_made_again(host, wheel):
         assert changes(host.play(ROLE, **variables)) == 0, what
 
 
+@pytest.mark.full
 def test_a_directory_with_something_else_in_it_is_left_alone(host):
     host.write("/opt/mine/data", "precious")
     said = refusal(host.play(ROLE, kvm_host_venv="/opt/mine"))
@@ -200,12 +220,13 @@ def qemu_that_says(host, path, version):
     host.write(path, f"#!/bin/sh\necho 'QEMU emulator version {version}'\n", 0o755)
 
 
+@pytest.mark.full
 def test_a_qemu_that_is_too_old_is_refused_before_anything_is_changed(host):
     qemu_that_says(host, "/opt/qemu", "8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)")
     said = refusal(host.play(ROLE, kvm_host_qemu="/opt/qemu"))
     assert "/opt/qemu is QEMU 8.2.2, and 9.0 is needed" in said
     assert "the backports of Debian" in said
-    assert not host.run("sh", "-c", "ls -d /opt/vmfleet /var/lib/vmfleet", check=False)
+    assert not host.run("sh", "-c", "ls -d /opt/vmfleet /var/lib/vmfleet/images", check=False)
     assert "There is no QEMU at /opt/none" in refusal(host.play(ROLE, kvm_host_qemu="/opt/none"))
 
 

@@ -90,6 +90,7 @@ def the_machines(tmp_path):
         host.close()
 
 
+@pytest.mark.full
 def test_a_daemon_that_runs_already_is_untouched_with_its_configuration_and_domains(
     the_machines, tmp_path
 ):

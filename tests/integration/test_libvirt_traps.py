@@ -88,6 +88,7 @@ def edited(path: Path, before: int, after: int) -> None:
     path.write_bytes(image)
 
 
+@pytest.mark.full
 def test_a_description_with_more_ram_than_was_saved_is_refused(domain, store):
     """T5: virsh loads it into a machine of another size and says nothing."""
     path = store / "domain.save"

@@ -53,6 +53,7 @@ def test_a_domain_comes_back_from_a_managed_save_and_second_runs_change_nothing(
     assert restore_as_managed(domain)["changed"] is False
 
 
+@pytest.mark.full
 def test_qemu_conf_alone_says_how_a_managed_save_is_written(domain, sparse):
     result = save_as_managed(domain, qemu_conf=sparse, bypass_cache=True)
     assert (result["image"]["image_format"], result["image"]["layout"]) == ("sparse", "mapped-ram")
@@ -61,6 +62,7 @@ def test_qemu_conf_alone_says_how_a_managed_save_is_written(domain, sparse):
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_direct_io_that_virsh_left_on_does_not_end_the_guest_in_a_managed_save(domain, sparse):
     """T2, as auto_start_bypass_cache leaves it."""
     domain.host.virsh("managedsave", domain.name)
@@ -72,6 +74,7 @@ def test_direct_io_that_virsh_left_on_does_not_end_the_guest_in_a_managed_save(d
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_a_load_past_the_cache_does_not_leave_direct_io_on_for_virsh(domain, sparse):
     """T2 again: a plain managed save by virsh would end the guest."""
     save_as_managed(domain, qemu_conf=sparse)
@@ -121,6 +124,7 @@ def test_a_run_that_dies_before_the_resume_is_finished_by_the_next(domain, monke
     assert is_well(domain)
 
 
+@pytest.mark.full
 def test_a_paused_domain_stays_paused(domain):
     domain.host.virsh("suspend", domain.name)
     save_as_managed(domain)
@@ -215,6 +219,7 @@ def test_a_sessions_daemon_keeps_its_own(monkeypatch, tmp_path):
     assert Path(found) == directory / "web01.save"
 
 
+@pytest.mark.full
 def test_a_note_that_outlived_its_run_resumes_nobody(domain, monkeypatch):
     save_as_managed(domain)
 

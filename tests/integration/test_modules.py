@@ -61,6 +61,7 @@ def test_a_domain_goes_through_both_modules(domain, store):
     assert domain.mismatches == []
 
 
+@pytest.mark.full
 def test_a_managed_save_goes_through_both_modules(domain, tmp_path):
     place = {"domain": domain.name, "uri": domain.host.uri, "managed": True}
     python = tmp_path / "python"  # in whose /var/lib/libvirt the file is
@@ -132,6 +133,7 @@ def test_a_guest_of_one_gib_goes_through_all_three_modules(tiny_guest, store):
     assert guest.mismatches == []
 
 
+@pytest.mark.full
 def test_an_image_is_rehearsed_foretold_and_restored_by_its_path_alone(tiny_guest, store):
     guest = tiny_guest().start()
     guest.wait_passes(1)

@@ -22,7 +22,6 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._qemu._monitor imp
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on, image_info
 from ansible_collections.vmfleet.suspend.tests.support.ssh_hosts import SshHosts, why_not
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 # Slow enough to be seen, on a busy machine too: 48 MiB, a few seconds.
 SLOWLY = {"max_bandwidth": 4 << 20}
 PROGRESS = (
@@ -58,23 +57,6 @@ def slow_guest(tiny_guest):
         return guest
 
     return make
-
-
-@pytest.fixture
-def controller(request):
-    """The directory of programs of ansible-core 2.18, 2.19, or what the tests run with."""
-    version = request.param
-    if version == "newest":
-        return Path(sys.executable).parent
-    made = subprocess.run(
-        [CHECKOUT / "tools" / "controller.sh", version],
-        capture_output=True,
-        text=True,
-        cwd=CHECKOUT,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    return Path(made.stdout.strip())
 
 
 def begin(tmp_path, inventory, tasks, *words, controller=None, **play):
@@ -165,6 +147,7 @@ def leftovers(host):
     return [p.name for p in (host / "home").rglob("*") if p.is_file() and ".ssh" not in p.parts]
 
 
+@pytest.mark.full
 def test_the_result_is_the_same_whether_progress_is_shown_or_not(
     local_host, tiny_guest, tmp_path, store
 ):
@@ -258,6 +241,25 @@ def test_a_run_whose_controller_was_killed_ends_by_itself_and_the_next_one_waits
     assert not guest.alive()
     (image,) = store.glob("*.save")
     assert image_info(image)["state"] == "ready"
+
+
+@pytest.mark.full
+def test_a_run_that_ends_without_a_result_as_when_its_host_is_started_anew_is_told_of(
+    local_host, tiny_guest, tmp_path, store
+):
+    guest, jobs = tiny_guest(128, 100, 4, name="web01").start(), tmp_path / "jobs"
+    guest.wait_passes(1)
+    variables = {"ansible_async_dir": str(jobs)}
+    playbook = begin(tmp_path, local_host, [saving(guest, store)], vars=variables)
+    read_until(playbook, "[kvm1] web01: writing")
+    os.kill(guest.pid, signal.SIGSTOP)  # its save does not end
+    (progress,) = jobs.glob("*.progress")
+    # The module, and who waits for what it prints.
+    os.killpg(os.getpgid(json.loads(progress.read_text())["pid"]), signal.SIGKILL)
+    printed, _none = playbook.communicate(timeout=60)
+    assert playbook.returncode == 2, printed
+    assert "ended on the host without a result" in printed
+    assert list(jobs.iterdir()) == []
 
 
 def read_until(playbook, words):

@@ -89,6 +89,7 @@ def _augeas_reads(host: QemuConfHost, text: str) -> str:
 # What every `make test` runs.
 
 
+@pytest.mark.full
 def test_every_knob_stands_first_in_the_file_once_and_the_administrators_lines_stay(host):
     stock = host.lens.read_text()
     assert "parse_failed" in _augeas_reads(host, "save_image_version = 3\n" + ADMIN)
@@ -128,6 +129,7 @@ def test_every_knob_stands_first_in_the_file_once_and_the_administrators_lines_s
     assert "parse_failed" in _augeas_reads(host, "save_image_versio = 3\n")
 
 
+@pytest.mark.full
 def test_check_mode_shows_the_block_alone_and_changes_nothing(host):
     pid = host.daemon_pid()
     printed = host.play(_SPARSE, "--check", "--diff", "-vvv")

@@ -160,6 +160,10 @@ def test_a_host_brings_its_guests_back_when_it_boots_and_not_while_they_are_held
     role()
     verified = systemd.run(said, "systemd-analyze", "verify", f"/etc/systemd/system/{UNIT}")
     assert "vmfleet" not in verified  # of others' units it may complain
+    mounts = set(systemd.show(UNIT, "RequiresMountsFor").split())
+    assert mounts == {str(host.store), str(host.journal)}
+    after = systemd.show(UNIT, "After").split()
+    assert {"network-online.target", "libvirtd.service", "virtqemud.socket"} <= set(after)
     printed = tmp_path / "printed"  # there is no journald
     systemd.write_unit(f"{UNIT}.d/log.conf", f"[Service]\nStandardOutput=append:{printed}\n")
 
@@ -170,6 +174,9 @@ def test_a_host_brings_its_guests_back_when_it_boots_and_not_while_they_are_held
     assert not any(guest.alive() for guest in guests)
     assert "verified   web01 " in systemd.run(said, *program(places, "status"))
 
+    systemd.systemctl("stop", UNIT)
+    assert systemd.show(UNIT, "Result") == "success"
+    systemd.systemctl("start", UNIT)
     systemd.run(said, *program(places, "release"))
     wait_until(lambda: systemd.show(UNIT, "ActiveState") == "inactive", "the unit does not end")
     assert systemd.show(UNIT, "Result") == "success"

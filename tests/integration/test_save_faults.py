@@ -119,6 +119,7 @@ def test_a_guest_that_was_paused_is_paused_again_after_a_failed_save(guest, smal
     assert guest.status() == "paused"
 
 
+@pytest.mark.full
 def test_a_second_client_on_the_monitor_is_named_as_the_likely_cause(guest, store):
     began = time.monotonic()
     with socket.socket(socket.AF_UNIX) as holder:

@@ -9,10 +9,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.plugins.module_utils._measured import Figure, Figures
 from ansible_collections.vmfleet.suspend.plugins.module_utils._saveimage import _store_figures
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_restore, do_save, goes_on
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host
@@ -63,15 +65,35 @@ def test_where_o_direct_is_slow_a_large_guest_is_saved_through_the_page_cache(
     assert goes_on(large)
 
 
-def test_a_host_foretells_by_its_store_before_anything_was_saved_there(large, tmp_path):
-    host = Host(tmp_path, qmp_sockets=[large.qmp_socket])
+def test_what_is_kept_holds_for_small_guests_too_and_check_mode_goes_by_it(
+    slow_store, tiny_guest, kept
+):
+    guest = tiny_guest().start()
+    guest.wait_passes(1)
+    path = slow_store / "small.save"
+    assert do_save(guest.qmp_socket, path, check_mode=True)["negotiated"]["bypass_cache"] is False
+    version = guest.execute("query-version")["qemu"]
+    qemu = f"{version['major']}.{version['minor']}.{version['micro']}"
+    found = Figures(time.time(), (Figure(True, 3, 9e6), Figure(True, 1, 2e6)), ())
+    _store_figures.keep(_store_figures.identity(str(slow_store), qemu), found)
+
+    for check_mode in (True, False):
+        saved = do_save(guest.qmp_socket, path, check_mode=check_mode)
+        assert saved["negotiated"]["bypass_cache"] is True
+        assert saved["negotiated"]["parallel_channels"] == 3
+        assert saved["plan"]["reasons"]["parallel_channels"].startswith("measured on this store")
+
+
+def test_a_host_foretells_by_its_store_before_anything_was_saved_there(tiny_guest, tmp_path):
+    guests = [tiny_guest(LARGE_MIB // 2, name=name).start() for name in ("web", "db")]
+    host = Host(tmp_path, qmp_sockets=[guest.qmp_socket for guest in guests])
     foreseen = host.suspend(check_mode=True)["plan"]
     assert foreseen["guests"][0]["predicted_seconds"] is None
     suspended = host.suspend()["plan"]
     assert suspended["guests"][0]["predicted_seconds"] > 0
     assert suspended["stores"][0]["measured_bytes_per_second"] > 0
     host.resume()
-    assert goes_on(large)
+    assert all(goes_on(guest) for guest in guests)
 
 
 def test_a_measurement_that_is_killed_leaves_nothing_in_the_store(store):

@@ -291,6 +291,7 @@ def test_a_restored_guest_that_ends_is_started_again_as_the_unit_says(host, gues
     wait_for_status(guest, "running")
 
 
+@pytest.mark.full
 def test_a_start_command_that_waits_for_the_guest_does_not_hold_up_the_load(host, guest, tmp_path):
     loaded = tmp_path / "loaded"
     waits = f"ExecStartPost=/bin/sh -c 'until [ -e {loaded} ]; do sleep 0.1; done'"

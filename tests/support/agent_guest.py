@@ -10,8 +10,11 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from ansible_collections.vmfleet.suspend.tests.support.cpio import Entry, directory, program
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import pids_of_domain
+from ansible_collections.vmfleet.suspend.tests.support.libvirt_host import LibvirtHost
 from ansible_collections.vmfleet.suspend.tests.support.linux_guest import (
     BEFORE_FILLING,
     LinuxFiles,
@@ -19,6 +22,31 @@ from ansible_collections.vmfleet.suspend.tests.support.linux_guest import (
 )
 
 _MEMORY_MIB = 160
+_XML = """\
+<domain type='qemu'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>{memory_mib}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{kernel}</kernel>
+    <initrd>{initrd}</initrd>
+    <cmdline>{words}</cmdline>
+  </os>
+  <devices>
+    <controller type='usb' model='none'/>
+    <serial type='file'>
+      <source path='{serial}' append='on'/>
+      <target port='0'/>
+    </serial>
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 # No fault in the guest but this program's end: it runs in place of the one that fills its memory.
 _SCRIPT = """\
@@ -83,3 +111,32 @@ class AgentGuest(LinuxGuest):
         seen = len(self.clocks)
         self._wait(lambda: len(self.clocks) > seen, timeout_seconds, "tell its clock")
         return self.clocks[-1] - time.time()
+
+
+class AgentDomain(AgentGuest):
+    """The same as a domain of libvirt's, which alone talks to its agent."""
+
+    def __init__(self, tmp_path: Path, files: LinuxFiles, host: LibvirtHost) -> None:
+        super().__init__(tmp_path, files)
+        self.host = host
+
+    def start(self, incoming: bool = False) -> Self:
+        """Define the domain and start it."""
+        assert not incoming, "libvirt starts the QEMU that it restores into"
+        boots = dict(zip(*[iter(self.boot_arguments())] * 2, strict=True))
+        self.host.define(
+            _XML.format(
+                name=self.name,
+                uuid=self.uuid,
+                memory_mib=self.memory_mib,
+                kernel=boots["-kernel"],
+                initrd=boots["-initrd"],
+                words=boots["-append"],
+                serial=self.serial_path,
+            )
+        )
+        self.host.virsh("start", self.name)
+        return self
+
+    def _pids(self) -> list[int]:
+        return pids_of_domain(str(self.uuid))

@@ -101,15 +101,24 @@ class BareHost:
         self, tasks: list[dict[str, Any]], *flags: str, **variables: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run a play of ``tasks`` in it."""
-        play = {
-            "hosts": "bare",
-            "gather_facts": False,
-            "vars": {"ansible_python_interpreter": PYTHON, "vmfleet_progress": False},
-            "tasks": tasks,
-        }
+        play = {"hosts": "bare", "gather_facts": False, "tasks": tasks}
+        return self.playbook([play], *flags, **variables)
+
+    def playbook(
+        self, plays: list[dict[str, Any]], *flags: str, **variables: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run them in it; ``hosts`` is `bare` or `kvm_hosts`."""
         path = self.directory / "play.yml"
-        path.write_text(json.dumps([play]))
-        run = ["ansible-playbook", "-i", "bare,", "-c", "local", "-e", json.dumps(variables)]
+        path.write_text(json.dumps(plays))
+        inventory = self.directory / "hosts.json"
+        known = {
+            "ansible_connection": "local",
+            "ansible_become": False,  # who is root already needs no sudo
+            "ansible_python_interpreter": PYTHON,
+            "vmfleet_progress": False,
+        }
+        inventory.write_text(json.dumps({"kvm_hosts": {"hosts": {"bare": known}}}))
+        run = ["ansible-playbook", "-i", str(inventory), "-e", json.dumps(variables)]
         return subprocess.run(
             [*self._enter, *run, *flags, str(path)],
             # What pip is told on this machine is not for the host.

@@ -92,7 +92,7 @@ class FakeQemu:
         program = directory / "qemu-model"
         shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
         with open(disk, "rb") as held:
-            self.process = subprocess.Popen([program, "600"], stdin=held)
+            self.process = subprocess.Popen([program, "3600"], stdin=held)
 
     def end_process(self) -> None:
         if self.process is not None:

@@ -79,6 +79,10 @@ class QemuGuest(ABC):
         self.stderr_path = self.serial_path.with_name("stderr")
         self._child: subprocess.Popen[bytes] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As another process sees it."""
+        return {**self.__dict__, "_child": None}
+
     @abstractmethod
     def boot_arguments(self) -> Sequence[str]:
         """The part of QEMU's arguments that says what the guest boots."""
@@ -137,6 +141,16 @@ class QemuGuest(ABC):
         for pid in self._pids():
             return pid
         raise LookupError(f"no process serves {self.qmp_socket}")
+
+    def freeze(self) -> None:
+        """Stop its QEMU's process, whoever waits for that too (nsenter stops with it)."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let both go on."""
+        waiting = {self._child.pid} if self._child is not None else set()
+        for pid in {self.pid} | waiting:
+            os.kill(pid, signal.SIGCONT)
 
     def alive(self) -> bool:
         """Whether a QEMU of this guest is there, running its vCPUs or not."""
@@ -242,10 +256,12 @@ class QemuGuest(ABC):
 
     def _pids(self) -> list[int]:
         mark = f"unix:{self.qmp_socket},".encode()
+        processes = ((path, _read(path)) for path in Path("/proc").glob("[0-9]*/cmdline"))
         return [
             int(path.parent.name)
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if mark in _read(path)
+            for path, words in processes
+            # What only entered a host to start it has its words as well.
+            if mark in words and not words.startswith(b"nsenter\0")
         ]
 
     def _reap(self) -> None:

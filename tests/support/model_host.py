@@ -3,16 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Many model guests in a process of their own, so that what is spent on them is told apart.
 
-    python -m ...tests.support.model_host DIRECTORY COUNT
+    python -m ...tests.support.model_host DIRECTORY COUNT HOSTS
 
-makes COUNT of them, each with its monitor at DIRECTORY/NUMBER/qmp, says so, and lasts until its
-input ends.
+makes COUNT of them for each host, each with its monitor at DIRECTORY/HOST/NUMBER/qmp, says so, and
+lasts until its input ends. Hosts and guests are numbered from 0.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import resource
 import subprocess
 import sys
 import typing as t
@@ -23,11 +25,11 @@ from ansible_collections.vmfleet.suspend.tests.support.model_guest import model_
 
 
 @contextlib.contextmanager
-def model_guests(directory: Path, count: int) -> t.Iterator[str]:
-    """While this lasts; gives the glob of their monitors."""
+def model_guests(directory: Path, count: int, hosts: int = 1) -> t.Iterator[str]:
+    """While this lasts; gives the glob of their monitors, on all hosts."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
     with subprocess.Popen(
-        [sys.executable, "-m", __name__, str(directory), str(count)],
+        [sys.executable, "-m", __name__, str(directory), str(count), str(hosts)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -36,22 +38,25 @@ def model_guests(directory: Path, count: int) -> t.Iterator[str]:
         assert server.stdout is not None
         assert server.stdin is not None
         assert server.stdout.readline() == "ready\n"
-        yield f"{directory}/*/qmp"
+        yield f"{directory}/*/*/qmp"
         server.stdin.close()
 
 
-def serve(directory: Path, count: int) -> None:
+def serve(directory: Path, count: int, hosts: int) -> None:
     """Make them, and wait."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as guests:
-        for number in range(count):
-            place = directory / str(number)
+        for host, number in itertools.product(range(hosts), range(count)):
+            place = directory / str(host) / str(number)
             place.mkdir(parents=True)
+            name = f"m{host}-{number}"
             guests.enter_context(
-                model_guest(place, name=f"m{number}", uuid=str(uuid.uuid4()), writer=write_stream)
+                model_guest(place, name=name, uuid=str(uuid.uuid4()), writer=write_stream)
             )
         print("ready", flush=True)
         sys.stdin.read()
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]))
+    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,30 +1,67 @@
 # Copyright (c) 2026, the vmfleet.suspend authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts that Ansible reaches over ssh, on this machine and without a network.
+"""Hosts that Ansible reaches over ssh, on this machine: each has processes, mounts, a name and a
+network of its own, and an sshd.
 
-A host is a mount namespace in which root's home is the host's own; ssh's ProxyCommand enters it and
-serves the connection by a dropbear. As a program this file is that command: its words are a process
-of the host and the host's key.
+A host's network has nothing but its loopback, and no route. ssh's ProxyCommand enters it, so that
+whatever goes wrong reaches this machine's loopback at most. A host sees this machine's files; /run
+and root's home are its own.
 """
 
 from __future__ import annotations
 
 import os
-import selectors
 import shutil
-import socket
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-PROGRAMS = ("dropbear", "dropbearkey", "nsenter", "ssh", "ssh-keygen", "unshare")
-_HOLD = """
-mount --bind "$1/passwd" /etc/passwd
-touch "$1/ready"
-exec sleep infinity
+SSHD = "/usr/sbin/sshd"
+PROGRAMS = (SSHD, "ip", "nc", "nsenter", "ssh", "ssh-keygen", "unshare")
+_END_SECONDS = 20.0
+# Process 1 of a host. A shell that waits for its last command reaps whatever else has ended.
+_INIT = """
+echo "$2" >/proc/sys/kernel/hostname
+for own in passwd shadow; do mount --bind "$1/$own" /etc/$own; done
+mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/sshd
+ip link set lo up
+"$3" -D -f "$1/sshd_config" -E "$1/log" &
+until [ -e /run/sshd.pid ]; do kill -0 $!; sleep 0.02; done
+echo up
+"""
+_SSHD_CONFIG = """\
+ListenAddress {address}
+HostKey {host}/host.key
+PidFile /run/sshd.pid
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UseDNS no
+UsePAM no
+Subsystem sftp internal-sftp
+"""
+# nc sees that nobody is there any more when it is given something to send: every second.
+_SSH_CONFIG = """\
+User root
+IdentityFile {key}
+ServerAliveInterval 1
+ServerAliveCountMax 60
+ControlMaster auto
+ControlPersist 60
+"""
+_SSH_CONFIG_HOST = """\
+Host {name}
+    HostName {address}
+    UserKnownHostsFile {host}/known
+    ControlPath {socket}
+    ProxyCommand nsenter --net={host}/process/ns/net nc %h %p
 """
 
 
@@ -38,101 +75,148 @@ def why_not() -> str | None:
     return None
 
 
-class SshHosts:
-    """``names``: of at most 200 hosts; ``inventory``: the file that names them. `close` ends them,
-    but not what runs in them."""
+class SshHost:
+    """One host. Its files lie in ``directory``, whose name is its own; they stay."""
 
-    def __init__(self, directory: Path, names: Sequence[str]) -> None:
-        self.inventory = directory / "inventory.ini"
-        key = directory / "id"
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
-        lines = []
-        self._holders: dict[str, subprocess.Popen[bytes]] = {}
-        for number, name in enumerate(names, start=1):
-            self._make(directory / name, Path(f"{key}.pub").read_text())
-            self._holders[name] = self._hold(directory / name)
-            # Addresses differ, for ssh keeps connections apart by them; nobody listens there.
-            lines.append(
-                f"{name} ansible_host=127.0.0.{number} ansible_ssh_common_args='"
-                f"-o UserKnownHostsFile={directory}/known -o StrictHostKeyChecking=no "
-                f"-o ControlPath={directory}/{number}.ssh "
-                f'-o ProxyCommand="{sys.executable} {__file__} {self._holders[name].pid} '
-                f"{directory}/{name}/host.key\"'"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._outside: subprocess.Popen[str] | None = None
+
+    def furnish(self, address: str, public_key: str) -> None:
+        """Write what it needs to be reached at ``address`` by who has the key."""
+        home = self.directory / "home"
+        (home / ".ssh").mkdir(parents=True, mode=0o700)
+        home.chmod(0o700)
+        (home / ".ssh" / "authorized_keys").write_text(public_key)
+        users = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
+        for user in users:
+            if user[0] == "root":
+                user[5], user[6] = str(home), "/bin/sh"
+        self._write("passwd", "".join(":".join(user) + "\n" for user in users))
+        # Without a password, but not locked, as root may be on this machine.
+        self._write("shadow", "root:*:20000:0:99999:7:::\n")
+        self._write("sshd_config", _SSHD_CONFIG.format(host=self.directory, address=address))
+        _make_key(self.directory / "host.key")
+        host_key = (self.directory / "host.key.pub").read_text()
+        self._write("known", f"{address} {host_key}")
+
+    def boot(self, until: str) -> None:
+        """Start it; it lasts as long as the program ``until``, at most until `end`."""
+        self._write("boot_id", f"{uuid.uuid4()}\n")
+        with (self.directory / "log").open("ab") as log:
+            self._outside = subprocess.Popen(
+                [
+                    *("unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--kill-child"),
+                    *("--mount-proc", "sh", "-euc", f"{_INIT}{until}\n:"),
+                    *("init", str(self.directory), self.directory.name, SSHD),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
             )
-        lines += [
+        assert self._outside.stdout is not None
+        said = self._outside.stdout.readline()
+        assert said == "up\n", (self.directory / "log").read_text()
+        children = Path(f"/proc/{self._outside.pid}/task/{self._outside.pid}/children")
+        self._process.unlink(missing_ok=True)
+        self._process.symlink_to(f"/proc/{children.read_text().strip()}")
+
+    def inside(self, words: Sequence[object]) -> list[str]:
+        """The command that runs this one in it."""
+        entered = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--pid", "--uts", "--"]
+        return [*entered, *(str(word) for word in words)]
+
+    def end(self) -> None:
+        """End every process of it at once, as a power failure does; another process may have
+        started it."""
+        if self._is_up():
+            os.kill(self._pid, signal.SIGKILL)
+            end = time.monotonic() + _END_SECONDS
+            while self._process.exists():  # for as long as any of its processes
+                assert time.monotonic() < end, f"{self.directory.name} does not end"
+                time.sleep(0.01)
+        if self._outside is not None:
+            self._outside.communicate()
+
+    @property
+    def _process(self) -> Path:
+        """A link to its process 1, as seen from outside."""
+        return self.directory / "process"
+
+    @property
+    def _pid(self) -> int:
+        return int(self._process.readlink().name)
+
+    def _is_up(self) -> bool:
+        try:
+            words = (self._process / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return str(self.directory).encode() in words  # and is not another with its number
+
+    def _write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+
+
+class SshHosts:
+    """``names``: of at most 200 hosts; ``inventory``: the file that names them.
+
+    They last as long as the program ``until``, at most until `close`; what runs in them ends with
+    them. To ssh with the option -F ssh_config, their names are known.
+    """
+
+    def __init__(self, directory: Path, names: Sequence[str], until: str = "cat") -> None:
+        self.inventory = directory / "inventory.ini"
+        self._hosts = {name: SshHost(directory / name) for name in names}
+        self._until = until
+        key = directory / "id"
+        _make_key(key)
+        config = _SSH_CONFIG.format(key=key)
+        for number, (name, host) in enumerate(self._hosts.items(), start=1):
+            # Addresses differ, for ssh keeps connections apart by them.
+            address = f"127.0.0.{number}"
+            host.furnish(address, Path(f"{key}.pub").read_text())
+            host.boot(until)
+            # A socket's path has room for 107 bytes, which a checkout's can exceed.
+            socket = Path(tempfile.gettempdir()) / f"vmfssh{uuid.uuid4().hex}"
+            config += _SSH_CONFIG_HOST.format(
+                name=name, address=address, host=host.directory, socket=socket
+            )
+        (directory / "ssh_config").write_text(config)
+        lines = [
+            *names,
             "[all:vars]",
-            "ansible_user=root",
-            f"ansible_ssh_private_key_file={key}",
-            "ansible_ssh_transfer_method=piped",
+            f"ansible_ssh_args=-F {directory}/ssh_config",
             f"ansible_python_interpreter={sys.executable}",
         ]
         self.inventory.write_text("\n".join(lines) + "\n")
 
     def inside(self, name: str, words: Sequence[object]) -> list[str]:
         """The command that runs this one in a host."""
-        entered = ["nsenter", f"--target={self._holders[name].pid}", "--mount", "--"]
-        return [*entered, *(str(word) for word in words)]
+        return self._hosts[name].inside(words)
+
+    def end(self, name: str) -> None:
+        """End every process of a host at once."""
+        self._hosts[name].end()
+
+    def boot(self, name: str) -> None:
+        """Start a host that has ended."""
+        self._hosts[name].boot(self._until)
+
+    def reboot(self, name: str) -> None:
+        """End a host and start it again."""
+        self.end(name)
+        self.boot(name)
 
     def close(self) -> None:
         """End the hosts."""
-        for holder in self._holders.values():
-            holder.kill()
-            holder.wait()
-
-    def _hold(self, host: Path) -> subprocess.Popen[bytes]:
-        holder = subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", "sh", "-euc", _HOLD, "hold", str(host)]
-        )
-        while not (host / "ready").exists():
-            assert holder.poll() is None, "a host could not be made"
-            time.sleep(0.01)
-        return holder
-
-    def _make(self, host: Path, public_key: str) -> None:
-        (host / "home" / ".ssh").mkdir(parents=True, mode=0o700)
-        host.chmod(0o700)
-        (host / "home").chmod(0o700)
-        authorized = host / "home" / ".ssh" / "authorized_keys"
-        authorized.write_text(public_key)
-        authorized.chmod(0o600)
-        users = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
-        for user in users:
-            if user[0] == "root":
-                user[5], user[6] = str(host / "home"), "/bin/sh"
-        (host / "passwd").write_text("".join(":".join(user) + "\n" for user in users))
-        _run("dropbearkey", "-t", "ed25519", "-f", host / "host.key")
+        for host in self._hosts.values():
+            host.end()
 
 
-def _run(*words: object) -> None:
-    subprocess.run([str(word) for word in words], check=True, capture_output=True)
-
-
-def serve(pid: str, host_key: str) -> None:
-    """One connection into the host of this process, from standard input to standard output."""
-    ours, theirs = socket.socketpair()  # dropbear serves nothing but sockets
-    subprocess.Popen(
-        ["nsenter", f"--target={pid}", "--mount", "dropbear", "-i", "-s", "-r", host_key],
-        stdin=theirs.fileno(),
-        stdout=theirs.fileno(),
+def _make_key(path: Path) -> None:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, capture_output=True
     )
-    theirs.close()
-    with selectors.DefaultSelector() as ready:
-        ready.register(0, selectors.EVENT_READ)
-        ready.register(ours, selectors.EVENT_READ)
-        while True:
-            for key, _events in ready.select():
-                if key.fileobj is ours:
-                    data = ours.recv(1 << 16)
-                    if not data:
-                        return
-                    while data:
-                        data = data[os.write(1, data) :]
-                else:
-                    data = os.read(0, 1 << 16)
-                    if not data:
-                        return
-                    ours.sendall(data)
-
-
-if __name__ == "__main__":
-    serve(*sys.argv[1:])

@@ -58,7 +58,7 @@ def test_the_tree_as_it_is_keeps_every_rule(copy_of_plugins):
         (
             "_libvirt/_qemu_conf.py",
             "import libvirt",
-            "only _libvirt._connection imports libvirt-python",
+            "only _libvirt._daemon imports libvirt-python",
         ),
         (
             "_errors.py",

@@ -17,6 +17,7 @@ from ansible_collections.vmfleet.suspend.plugins.plugin_utils._progress_action i
     entries_of,
     look_after_seconds,
     own_result,
+    pid_of,
 )
 from ansible_collections.vmfleet.suspend.plugins.plugin_utils._progress_lines import (
     ProgressLines,
@@ -106,6 +107,13 @@ def test_an_end_is_one_line(entry, line):
     assert end_line(entry) == line
 
 
+def test_what_quotes_others_is_one_line_and_commands_no_terminal():
+    quoting = an_entry(ended="failed", error="QEMU exited 1 and said: a\r\n  b\x1b[2J\u2028c.")
+    assert ProgressLines().lines([quoting], 0.0) == [
+        "web01: save failed after 4.2 s: QEMU exited 1 and said: a b [2J c."
+    ]
+
+
 def test_a_step_is_shown_once_it_takes_long_and_again_after_a_quarter_or_five_seconds():
     lines = ProgressLines()
     looks = [
@@ -131,6 +139,17 @@ def test_steps_that_are_over_at_once_are_not_shown():
     lines = ProgressLines()
     for number in range(20):
         assert lines.lines([an_entry(f"step {number}")], number / 2) == []
+
+
+def test_a_guest_is_looked_after_without_a_word_unless_that_takes_long():
+    asks = an_entry("asking its agent", verb="look after")
+    waits = an_entry("waiting for the agent", verb="look after")
+    ended = an_entry("waiting for the agent", verb="look after", ended="done")
+    assert ProgressLines().lines([asks, ended], 0.0) == []
+    lines = ProgressLines()
+    shown = [line for now in (0.0, 1.0, 2.0) for line in lines.lines([waits], now)]
+    assert shown == ["web01: waiting for the agent"]
+    assert lines.lines([ended], 3.0) == ["web01: looked after in 4.2 s"]
 
 
 def test_waiting_for_another_run_is_told_at_once():
@@ -176,6 +195,7 @@ def test_a_file_that_cannot_be_written_is_no_failure(tmp_path):
 @pytest.mark.parametrize("answer", ["", "\nvmfleet-job-ended\n", "{", '{"guests": 1}\n'])
 def test_a_file_that_is_not_there_yet_shows_nothing(answer):
     assert entries_of(answer) == []
+    assert pid_of(answer) is None
 
 
 def test_the_result_is_the_modules_own():
@@ -194,6 +214,14 @@ def test_the_result_is_the_modules_own():
         "changed": True,
         "msg": "Saved.",
         "invocation": {"module_args": {"path": "/y", "progress_file": None}},
+    }
+
+
+def test_of_a_module_that_crashed_all_is_told_that_it_printed():
+    printed = {"cmd": "python qemu_save.py", "msg": "JSONDecodeError", "stderr": "MemoryError"}
+    assert own_result({"failed": True, "ansible_job_id": "1", "finished": 1, **printed}) == {
+        "failed": True,
+        **printed,
     }
 
 

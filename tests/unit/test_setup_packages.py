@@ -229,6 +229,23 @@ def test_qemus_own_older_packages_may_be_exchanged(machine):
     assert "exchanges seabios 1.16.2-1 for 1.16.3-2" in ended.stdout
 
 
+def test_an_ssh_server_that_is_installed_for_its_program_is_told_first_not_to_start(
+    machine, tmp_path
+):
+    told = tmp_path / "ssh" / "sshd_not_to_be_run"
+    sshd = tmp_path / "sshd"
+    machine.stand_ins += [
+        f"no_ssh_service() {{ echo {told}; }}",
+        f"PACKAGES='openssh-server|7|test -e {sshd}|why'",
+    ]
+    machine.apt_get("Inst openssh-server (1:9.2p1-2 Debian:12 [amd64])")
+    machine.program("installed", f"[ ! -e {told} ] || touch {sshd}")
+    ended = machine.install_missing_packages()
+    assert ended.returncode == 0, ended.stderr
+    assert f"mkdir -p {told.parent} && touch {told}\n" in ended.stdout
+    assert machine.calls_of_apt == ["update", "install openssh-server"]
+
+
 def test_what_stays_unusable_after_the_installation_is_an_error(machine):
     machine.program("installed", "true")
     ended = machine.install_missing_packages()

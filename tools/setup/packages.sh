@@ -19,7 +19,7 @@ readonly LIBVIRT_PACKAGES='
 libvirt-daemon-driver-qemu|11.2|libvirt_is_recent|runs domains: save images of format sparse need libvirt 11.2
 libvirt-daemon|11.2|libvirt_is_recent|libvirtd itself, of which the tests start their own
 libvirt-clients|11.2|libvirt_is_recent|virsh, to compare with
-iproute2|5|command -v ip|brings up the loopback of the libvirtd that the tests start
+iproute2|5|command -v ip|brings up the loopback of the libvirtd and of the hosts that the tests start
 libvirt-dev|11.2|for_the_binding test -e /usr/include/libvirt/libvirt.h|libvirt-python is built with it
 pkg-config|0.29|for_the_binding command -v pkg-config|libvirt-python is built with it
 gcc|8|for_the_binding command -v gcc|libvirt-python is built with it
@@ -28,17 +28,21 @@ python3-venv|3.11|distribution_has_venv|the role kvm_host makes an environment w
 python3-dev|3.11|for_the_binding python_has_headers|libvirt-python is built with it
 python3-libvirt|9.0|distribution_has_binding|the role qemu_conf asks the daemon with the system Python
 libfuse3-3|3|has_fuse|a store that is slow in one way, which the tests measure, is a FUSE filesystem
-dropbear-bin|2020|command -v dropbear|an ssh server without a service, for hosts that the tests reach over ssh
+openssh-server|8|test -x /usr/sbin/sshd|the program sshd, for hosts that the tests reach over ssh; no service is started
 openssh-client|8|command -v ssh|with which Ansible reaches them
+netcat-openbsd|1|command -v nc|carries ssh into their networks, to which there is no route
 augeas-tools|1.10|command -v augtool|the lens that the role qemu_conf mends is read with it
+chromium|120|command -v chromium|the browser in which the report of a fleet is looked at
+chromium-driver|120|command -v chromedriver|drives it
 '
 readonly BACKPORTS_NAME=vmfleet-suspend-backports
 
 # Installed packages that may be exchanged for newer ones on the way: QEMU's own and Python's.
 MAY_BE_EXCHANGED='^(qemu-|seabios$|ipxe-qemu$|(lib)?python3)'
 # libvirt wants parts of systemd in one version: those that are there may get the same release's
-# newest, which is why libvirt alone is taken from backports, by name.
-readonly LIBVIRT_MAY_EXCHANGE='^(systemd|lib(nss|pam)-systemd$|libsystemd|libudev1$|udev$|libxml2)'
+# newest, which is why libvirt alone is taken from backports, by name. OpenSSH's server wants a client
+# of its own version.
+readonly LIBVIRT_MAY_EXCHANGE='^(systemd|lib(nss|pam)-systemd$|libsystemd|libudev1$|udev$|libxml2|openssh-)'
 
 # Whether packages are taken from backports by NAME/SUITE, with what they cannot do without, or all
 # that apt then wants may come from there as well.
@@ -113,6 +117,9 @@ has_fuse() {
     compgen -G '/usr/lib*/*/libfuse3.so.3' >/dev/null
 }
 
+# While it exists, Debian's openssh-server starts nothing, neither now nor at boot.
+no_ssh_service() { echo /etc/ssh/sshd_not_to_be_run; }
+
 distribution_has_binding() {
     /usr/bin/python3 -c 'import libvirt' 2>/dev/null
 }
@@ -163,12 +170,14 @@ running_guests() {
     return 0
 }
 
-# Reads missing packages; sets plan_commands (the installations, one command each) and, where an
-# apt source must be added for them, plan_source (its text) and plan_source_file.
+# Reads missing packages; sets plan_commands (the installations, one command each), where an apt
+# source must be added for them plan_source (its text) and plan_source_file, and where a service
+# must not be started plan_no_service (the file that says so).
 make_plan() {
     local package minimum reason own=() backports=() suite entry
-    plan_commands=() plan_source="" plan_source_file=""
+    plan_commands=() plan_source="" plan_source_file="" plan_no_service=""
     while IFS='|' read -r package minimum reason; do
+        [ "$package" != openssh-server ] || plan_no_service=$(no_ssh_service)
         if is_recent "$(candidate "$package")" "$minimum"; then own+=("$package"); else backports+=("$package"); fi
     done
     if [ ${#backports[@]} -gt 0 ]; then
@@ -227,6 +236,7 @@ same_source_other_suite() { # "FILE:NUMBER URI SUITE" NEW-SUITE
 
 show_plan() {
     [ -z "$plan_source" ] || say "cat >$plan_source_file <<'END'" "$plan_source" END "apt-get update"
+    [ -z "$plan_no_service" ] || say "mkdir -p ${plan_no_service%/*} && touch $plan_no_service"
     say "${plan_commands[@]/#/$APT_ENVIRONMENT }"
 }
 
@@ -241,6 +251,10 @@ run_plan() {
     for command in "${plan_commands[@]}"; do
         check_simulation "$command"
     done
+    if [ -n "$plan_no_service" ]; then
+        mkdir -p "${plan_no_service%/*}"
+        touch "$plan_no_service"
+    fi
     mkdir -p .build
     for command in "${plan_commands[@]}"; do
         # shellcheck disable=SC2086 # a command and its words
