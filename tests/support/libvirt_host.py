@@ -20,12 +20,13 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 20.0
 _VIRSH_SECONDS = 600.0
 _CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)
+_RESTARTS_AT_MOST = 5  # systemd's own limit
 SMALL_STORE_BYTES = 4 << 20
 # Where a libvirtd keeps what it knows, each with the part of its own directory that stands there.
 _PLACES = {
@@ -78,8 +79,16 @@ class LibvirtHost:
         # Mounted before its namespace is made, so that daemon and tests see the same.
         self.small_store = self.directory / "small"
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._crashed = self._crash_is_played = False
+        self._restarts = 0
+        self._crash_is_played = False
         self._changing = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As another process sees it, which has no daemon to mind."""
+        return {**self.__dict__, "_daemon": None, "_changing": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _changing=threading.Lock())
 
     def start(self) -> Self:
         """Start it and wait until it answers. Raises AssertionError with its own words."""
@@ -127,7 +136,7 @@ class LibvirtHost:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         run = f"exec libvirtd --pid-file '{self.directory}/libvirtd.pid'"
-        with (self.directory / "said").open("wb") as said:
+        with (self.directory / "said").open("ab") as said:
             daemon = subprocess.Popen(
                 self.inside(run),
                 stdin=subprocess.DEVNULL,
@@ -141,9 +150,9 @@ class LibvirtHost:
     def _mind(self, daemon: subprocess.Popen[bytes]) -> None:
         ended = daemon.wait()
         with self._changing:
-            if ended not in _CRASHES or daemon is not self._daemon:
+            if daemon is not self._daemon or not self._is_started_again(daemon):
                 return
-            self._crashed = True
+            self._restarts += 1
             self._launch()
         if not self._crash_is_played:
             warnings.warn(f"libvirtd ended with {ended} and was started again", stacklevel=1)
@@ -181,7 +190,8 @@ class LibvirtHost:
             if "failed to connect" not in ran.stderr:
                 break
             time.sleep(0.1)
-            if not self._crashed or time.monotonic() > end:
+            waits = self._restarts or (self._daemon and self._is_started_again(self._daemon))
+            if not waits or time.monotonic() > end:
                 break
         assert ran.returncode == 0, f"virsh {' '.join(map(str, words))}: {ran.stderr.strip()}"
         return ran.stdout
@@ -194,20 +204,29 @@ class LibvirtHost:
 
     def close(self) -> None:
         """End every domain, then the daemon, and remove its directories."""
-        if self._runs():
-            end = time.monotonic() + _STOP_SECONDS
-            while names := self.virsh("list", "--name").split():
-                assert time.monotonic() < end, f"these domains do not end: {names}"
-                for name in names:
-                    with contextlib.suppress(AssertionError):  # it ended a moment ago
-                        self.virsh("destroy", name)
-        self._end()
+        try:
+            if self._runs():
+                self._end_domains()
+        finally:
+            self._end()
         if self.small_store.is_mount():
             subprocess.run(["umount", self.small_store], check=True)
         shutil.rmtree(self.directory)
 
+    def _end_domains(self) -> None:
+        end = time.monotonic() + _STOP_SECONDS
+        while names := self.virsh("list", "--name").split():
+            assert time.monotonic() < end, f"these domains do not end: {names}"
+            for name in names:
+                with contextlib.suppress(AssertionError):  # it ended a moment ago
+                    self.virsh("destroy", name)
+
     def _runs(self) -> bool:
-        return self._daemon is not None and self._daemon.poll() is None
+        daemon = self._daemon
+        return daemon is not None and (daemon.poll() is None or self._is_started_again(daemon))
+
+    def _is_started_again(self, daemon: subprocess.Popen[bytes]) -> bool:
+        return daemon.poll() in _CRASHES and self._restarts < _RESTARTS_AT_MOST
 
     def _end(self) -> None:
         with self._changing:

@@ -29,7 +29,8 @@ async def settled(connection: Connection, uuid: str) -> tuple[Domain | None, boo
         try:
             domain = await connection.find(uuid)
         except LibvirtError:
-            if not await connection.again() and time.monotonic() > answered + _BACK_SECONDS:
+            patience_seconds = _WAIT_SECONDS if await connection.again() else _BACK_SECONDS
+            if time.monotonic() > answered + patience_seconds:
                 return domain, False
         else:
             answered = time.monotonic()
@@ -38,8 +39,8 @@ async def settled(connection: Connection, uuid: str) -> tuple[Domain | None, boo
             # libvirt has failed to let it go on, and does not try again.
             if not (domain.job or domain.starting) and answered > begin + _BACK_SECONDS:
                 return domain, True
-        if time.monotonic() > begin + _WAIT_SECONDS:
-            return domain, False
+            if answered > begin + _WAIT_SECONDS:
+                return domain, False
         await asyncio.sleep(_LOOK_SECONDS)
 
 

@@ -17,6 +17,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._save import _doma
 
 UUID = "0f4e8d0c-1c1f-4d2a-9a57-8c1d6f0f2c11"
 UNREACHABLE = LibvirtError("Looking", "Connection refused", 38)
+UNCLEAR = LibvirtError("Looking", "Timed out during operation", 68)
 
 
 def domain(state: str, **more: Any) -> Domain:
@@ -29,15 +30,17 @@ class Looks:
 
     def __init__(self, *seen: Domain | LibvirtError | None) -> None:
         self.seen = list(seen)
+        self.looks = 0
 
     async def find(self, uuid: str) -> Domain | None:
+        self.looks += 1
         now = self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
         if isinstance(now, LibvirtError):
             raise now
         return now
 
     async def again(self) -> bool:
-        return not isinstance(self.seen[0], LibvirtError)
+        return self.seen[0] is not UNREACHABLE
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +70,21 @@ SAVING = domain("paused", job=True)
         ([RUNNING, UNREACHABLE], (RUNNING, True)),
         ([UNREACHABLE], (None, False)),
         ([SAVING, UNREACHABLE], (SAVING, False)),
+        # It is reached, and has no answer.
+        ([SAVING, UNCLEAR, UNCLEAR, RUNNING], (RUNNING, True)),
+        ([SAVING, UNCLEAR], (SAVING, False)),
     ],
 )
 def test_it_is_known_when_libvirt_is_done(seen, expected):
     looks: Any = Looks(*seen)
     assert asyncio.run(_domain_settled.settled(looks, UUID)) == expected
+
+
+@pytest.mark.parametrize(
+    ("silent", "longer_than_it_waits_for_a_daemon"), [(UNREACHABLE, False), (UNCLEAR, True)]
+)
+def test_a_daemon_that_is_reached_is_asked_for_longer(silent, longer_than_it_waits_for_a_daemon):
+    looks: Any = Looks(silent)
+    asyncio.run(_domain_settled.settled(looks, UUID))
+    most = _domain_settled._BACK_SECONDS / _domain_settled._LOOK_SECONDS + 2
+    assert (looks.looks > most) == longer_than_it_waits_for_a_daemon
