@@ -139,7 +139,7 @@ def test_a_host_that_is_unreachable_holds_up_no_other_and_is_named_first(fleet):
 
 @pytest.mark.full
 def test_a_suspend_whose_controller_is_killed_is_waited_for_and_costs_no_guest(fleet):
-    slow = [{"name": "db1", "max_bandwidth": 1 << 19}]
+    slow = [{"name": "db1", "max_bandwidth": 1 << 18}]
     first = fleet.begin("suspend_fleet", vm_suspend_guests=slow)
     read_until(first, "db1: writing")
     # However long the second run takes to begin, the first one's save lasts until then.
@@ -176,7 +176,7 @@ def test_a_resume_whose_controller_is_killed_costs_no_guest(fleet):
 def test_a_host_that_goes_down_while_it_suspends_is_told_and_holds_up_no_other(
     fleet, hosts, comes_up_at_once, words
 ):
-    slow = [{"name": "db1", "max_bandwidth": 1 << 19}]
+    slow = [{"name": "db1", "max_bandwidth": 1 << 18}]
     run = fleet.begin("suspend_fleet", vm_suspend_guests=slow)
     read_until(run, "db1: writing")
     hosts.end("kvm1")

@@ -15,6 +15,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._host._discovery i
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._single import save_one
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
+from ansible_collections.vmfleet.suspend.tests.support.guest import ONE_OF_MANY
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
 
@@ -26,7 +27,8 @@ NVME = ("-drive", "if=none,id=n0,driver=null-co", "-device", "nvme,drive=n0,seri
 def domains(libvirt_host, tmp_path):
     """Eight, each of which has filled its memory; two are special."""
     all_of_them = [
-        LibvirtTinyGuest(tmp_path, libvirt_host, name=f"d{number}") for number in range(EIGHT)
+        LibvirtTinyGuest(tmp_path, libvirt_host, name=f"d{number}", **ONE_OF_MANY)
+        for number in range(EIGHT)
     ]
     for domain in all_of_them[:-1]:
         domain.start()

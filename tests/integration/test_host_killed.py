@@ -13,6 +13,7 @@ from ansible_collections.vmfleet.suspend.plugins.module_utils._errors import Ref
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host import _saving
 from ansible_collections.vmfleet.suspend.plugins.module_utils._host._outcome import HostFailed
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_save, goes_on
+from ansible_collections.vmfleet.suspend.tests.support.guest import ONE_OF_MANY
 from ansible_collections.vmfleet.suspend.tests.support.host_drive import Host, by_name
 from ansible_collections.vmfleet.suspend.tests.support.stricken import (
     EFFECT,
@@ -31,7 +32,7 @@ GROUP = [{"name": name, "group": "cluster"} for name in NAMES]
 
 @pytest.fixture
 def guests(tiny_guest):
-    all_of_them = [tiny_guest(name=name).start() for name in NAMES]
+    all_of_them = [tiny_guest(name=name, **ONE_OF_MANY).start() for name in NAMES]
     for guest in all_of_them:
         guest.wait_passes(1)
     return all_of_them

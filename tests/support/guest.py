@@ -285,6 +285,10 @@ class QemuGuest(ABC):
         return f"alive: {self.alive()}, last: {self.serial_lines[-1:]}, QEMU said: {said[-2000:]}"
 
 
+# For many at once, which check less of their memory, and so leave the processors to the others.
+ONE_OF_MANY = {"pattern_mib": 8, "zero_mib": 4}
+
+
 class TinyGuest(QemuGuest):
     """A guest of ``memory_mib`` MiB of RAM, of which it fills and checks a part (in MiB).
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
 from ansible_collections.vmfleet.suspend.tests.support.fleet import Fleet
-from ansible_collections.vmfleet.suspend.tests.support.guest import TinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.guest import ONE_OF_MANY, TinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.qemu_conf_host import QemuConfHost
 from ansible_collections.vmfleet.suspend.tests.support.ssh_hosts import SshHost, SshHosts, why_not
@@ -52,7 +52,7 @@ def _up_with_libvirt(directory: Path) -> None:
     host.start()
     holder = (host.directory / "holder.pid").read_text("ascii")
     host.program("host-python", _PYTHON_INSIDE, holder=holder, python=sys.executable)
-    guests = [LibvirtTinyGuest(directory, host, name=name) for name in _NAMES]
+    guests = [LibvirtTinyGuest(directory, host, name=name, **ONE_OF_MANY) for name in _NAMES]
     for guest in guests:
         guest.start()
     for guest in guests:
