@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import yaml
 
 from ansible_collections.vmfleet.suspend.tests.support import scenario
 from ansible_collections.vmfleet.suspend.tests.support.fleet import AWAY, Fleet
+from ansible_collections.vmfleet.suspend.tests.support.guest import ONE_OF_A_FLEET
 from ansible_collections.vmfleet.suspend.tests.support.ssh_hosts import SshHosts, why_not
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -103,6 +105,7 @@ def test_the_guest_that_the_controller_runs_in_is_never_suspended(fleet):
     ]
 
 
+@pytest.mark.full
 def test_databases_go_down_after_their_clients_on_other_hosts_and_come_up_before_them(fleet):
     wishes = [{"name": "web1", "depends_on": ["db2"]}, {"name": "web2", "depends_on": ["db1"]}]
     down = fleet.play("suspend_fleet", vm_suspend_guests=wishes)
@@ -139,7 +142,7 @@ def test_a_host_that_is_unreachable_holds_up_no_other_and_is_named_first(fleet):
 
 @pytest.mark.full
 def test_a_suspend_whose_controller_is_killed_is_waited_for_and_costs_no_guest(fleet):
-    slow = [{"name": "db1", "max_bandwidth": 1 << 18}]
+    slow = [{"name": "db1", "max_bandwidth": 1 << 19}]
     first = fleet.begin("suspend_fleet", vm_suspend_guests=slow)
     read_until(first, "db1: writing")
     # However long the second run takes to begin, the first one's save lasts until then.
@@ -176,7 +179,7 @@ def test_a_resume_whose_controller_is_killed_costs_no_guest(fleet):
 def test_a_host_that_goes_down_while_it_suspends_is_told_and_holds_up_no_other(
     fleet, hosts, comes_up_at_once, words
 ):
-    slow = [{"name": "db1", "max_bandwidth": 1 << 18}]
+    slow = [{"name": "db1", "max_bandwidth": 1 << 19}]
     run = fleet.begin("suspend_fleet", vm_suspend_guests=slow)
     read_until(run, "db1: writing")
     hosts.end("kvm1")
@@ -447,7 +450,8 @@ class Window:
 @pytest.fixture(scope="module")
 def window(hosts, module_tiny_guest, tmp_path_factory):
     guests = {f"kvm{number}": [f"web{number}"] for number in range(1, 6)}
-    return Window(Fleet(hosts, module_tiny_guest, tmp_path_factory.mktemp("window"), guests))
+    make_guest = partial(module_tiny_guest, **ONE_OF_A_FLEET)
+    return Window(Fleet(hosts, make_guest, tmp_path_factory.mktemp("window"), guests))
 
 
 def test_in_a_window_a_host_without_trouble_is_maintained_and_its_guests_are_back(window):

@@ -257,7 +257,7 @@ def test_a_monitor_that_somebody_else_holds_stops_the_run_and_a_dead_one_does_no
 
 
 def test_a_run_that_a_signal_ends_puts_back_whom_it_was_saving(guests, host):
-    slow = [{"name": guest.name, "max_bandwidth": 2 << 20} for guest in guests]
+    slow = [{"name": guest.name, "max_bandwidth": 1 << 20} for guest in guests]
 
     async def interrupted():
         request = suspend_request(host.suspend_params(guests=slow, max_concurrent=2))
@@ -442,8 +442,8 @@ def test_a_member_of_a_group_for_which_no_time_is_left_does_not_stay_stopped(
 
 @pytest.mark.full
 def test_a_save_that_is_under_way_when_the_window_ends_is_undone(guests, host):
-    # Never measured, so that nothing can be foretold: 8 MiB at 2 MiB/s.
-    slow = [{"name": guest.name, "max_bandwidth": 2 << 20} for guest in guests]
+    # Never measured, so that nothing can be foretold: 4 MiB at 1 MiB/s.
+    slow = [{"name": guest.name, "max_bandwidth": 1 << 20} for guest in guests]
     with pytest.raises(HostFailed, match=r"\d of 8 guests are suspended") as failed:
         host.suspend(guests=slow, window_seconds=6, max_concurrent=1)
     found = states(failed.value.facts)
@@ -532,7 +532,7 @@ def test_a_journal_that_cannot_be_written_any_more_stops_the_run_and_loses_nobod
 @pytest.mark.full
 def test_a_group_that_a_signal_interrupts_runs_again_as_a_whole(guests, host):
     wishes = [{"name": guest.name, "group": "cluster"} for guest in guests[:2]]
-    wishes[1]["max_bandwidth"] = 2 << 20
+    wishes[1]["max_bandwidth"] = 1 << 20
 
     async def interrupted():
         params = host.suspend_params(guests=wishes, include=["g0", "g1"], max_concurrent=2)

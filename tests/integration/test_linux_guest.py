@@ -118,6 +118,7 @@ def test_a_linux_runs_from_its_image_and_can_be_saved_from_there(linux_guest, pa
     assert guest.complaints == []
 
 
+@pytest.mark.full
 def test_a_linux_with_one_wrong_bit_in_its_data_says_so(linux_guest):
     guest = linux_guest
     checksum = guest.wait_filled()

@@ -96,6 +96,7 @@ def test_options_that_do_not_go_together_are_refused(store, name, options, words
     assert words in result["msg"]
 
 
+@pytest.mark.full
 def test_a_guest_of_one_gib_goes_through_all_three_modules(tiny_guest, store):
     guest = tiny_guest(memory_mib=1024, pattern_mib=64, zero_mib=64)
     guest.start()

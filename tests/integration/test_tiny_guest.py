@@ -55,7 +55,8 @@ def test_the_power_button_switches_the_guest_off(tiny_guest: MakeGuest, machine:
     guest.wait_gone()
 
 
-@pytest.mark.parametrize("machine", ["pc", pytest.param("q35", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("machine", ["pc", "q35"])
 def test_the_guest_runs_under_kvm(tiny_guest: MakeGuest, machine: str) -> None:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("/dev/kvm cannot be opened here; the guest is proved under tcg")
@@ -105,6 +106,7 @@ def test_memory_holds_what_the_builder_says(tiny_guest: MakeGuest) -> None:
         assert guest.read_memory(address, PAGE_BYTES) == bytes(PAGE_BYTES)
 
 
+@pytest.mark.full
 def test_eight_guests_would_leave_two_cores_some_rest(tiny_guest: MakeGuest) -> None:
     guest = tiny_guest(memory_mib=256, pattern_mib=64, zero_mib=64).start()
     guest.wait_passes(1)

@@ -11,11 +11,13 @@ import re
 import shlex
 import subprocess
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.vmfleet.suspend.tests.support.fleet import Fleet
+from ansible_collections.vmfleet.suspend.tests.support.guest import ONE_OF_A_FLEET
 from ansible_collections.vmfleet.suspend.tests.support.ssh_hosts import SshHosts, why_not
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -34,7 +36,7 @@ def fleet(tiny_guest, tmp_path):
     (tmp_path / "ssh").mkdir()
     hosts = SshHosts(tmp_path / "ssh", list(NAMES))
     try:
-        fleet = Fleet(hosts, tiny_guest, tmp_path, NAMES)
+        fleet = Fleet(hosts, partial(tiny_guest, **ONE_OF_A_FLEET), tmp_path, NAMES)
         for host, names in NAMES.items():
             links = [
                 f"ln -s {fleet.guests[name].qmp_socket} /run/qemu/{name}.qmp" for name in names

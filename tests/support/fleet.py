@@ -15,7 +15,7 @@ import typing as t
 from pathlib import Path
 
 from .drive import goes_on
-from .guest import ONE_OF_MANY, TinyGuest
+from .guest import TinyGuest
 from .ssh_hosts import SshHosts
 
 # A variable of ssh that makes a host unreachable.
@@ -52,7 +52,7 @@ class Fleet:
             (directory / host / "qmp").mkdir(parents=True)
             (directory / host / "store").mkdir(mode=0o700)
             for name in guests:
-                guest = make_guest(name=name, **ONE_OF_MANY)
+                guest = make_guest(name=name)
                 guest.run(hosts.inside(host, guest.argv()))
                 (directory / host / "qmp" / name).symlink_to(guest.qmp_socket)
                 self.guests[name] = guest

@@ -286,7 +286,8 @@ class QemuGuest(ABC):
 
 
 # For many at once, which check less of their memory, and so leave the processors to the others.
-ONE_OF_MANY = {"pattern_mib": 8, "zero_mib": 4}
+ONE_OF_MANY: dict[str, Any] = {"pattern_mib": 4, "zero_mib": 2}
+ONE_OF_A_FLEET: dict[str, Any] = {"pattern_mib": 1, "zero_mib": 1}  # too small for a slow save
 
 
 class TinyGuest(QemuGuest):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ansible_collections.vmfleet.suspend.tests.support.drive import goes_on
 from ansible_collections.vmfleet.suspend.tests.support.fleet import Fleet
-from ansible_collections.vmfleet.suspend.tests.support.guest import ONE_OF_MANY, TinyGuest
+from ansible_collections.vmfleet.suspend.tests.support.guest import ONE_OF_A_FLEET, TinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.libvirt_guest import LibvirtTinyGuest
 from ansible_collections.vmfleet.suspend.tests.support.qemu_conf_host import QemuConfHost
 from ansible_collections.vmfleet.suspend.tests.support.ssh_hosts import SshHost, SshHosts, why_not
@@ -41,7 +41,7 @@ def _up(directory: Path, hosts: Sequence[str]) -> None:
     (directory / "ssh").mkdir(parents=True)
     made = SshHosts(directory / "ssh", hosts, until=_UNTIL)
     names = {host: [f"{name}{host[-1]}" for name in _NAMES] for host in hosts}
-    fleet = Fleet(made, partial(TinyGuest, directory), directory, names)
+    fleet = Fleet(made, partial(TinyGuest, directory, **ONE_OF_A_FLEET), directory, names)
     _keep(directory, list(fleet.guests.values()))
 
 
@@ -52,7 +52,7 @@ def _up_with_libvirt(directory: Path) -> None:
     host.start()
     holder = (host.directory / "holder.pid").read_text("ascii")
     host.program("host-python", _PYTHON_INSIDE, holder=holder, python=sys.executable)
-    guests = [LibvirtTinyGuest(directory, host, name=name, **ONE_OF_MANY) for name in _NAMES]
+    guests = [LibvirtTinyGuest(directory, host, name=name, **ONE_OF_A_FLEET) for name in _NAMES]
     for guest in guests:
         guest.start()
     for guest in guests:
