@@ -10,6 +10,7 @@ import socket
 
 import pytest
 
+from ansible_collections.vmfleet.suspend.tests.support.bare_module import run_alone
 from ansible_collections.vmfleet.suspend.tests.support.drive import do_save, goes_on, image_info
 from ansible_collections.vmfleet.suspend.tests.support.stricken import Blow, run_stricken
 
@@ -79,7 +80,8 @@ def test_a_failure_tells_of_every_guest_and_of_the_journal(tiny_guest, place, sm
     ],
 )
 def test_options_that_make_no_sense_are_refused(place, name, options, words):
-    assert words in run_module(name, **{**place, **options})["msg"]
+    result = run_alone(name, **{**place, **options})
+    assert result["failed"] and words in result["msg"]
 
 
 @pytest.mark.full
