@@ -201,10 +201,12 @@ def test_a_host_that_goes_down_while_it_suspends_is_told_and_holds_up_no_other(
 
 
 def read_until(run, words):
+    said = []
     for line in run.stdout:
         if words in line:
             return
-    raise AssertionError(f"it ended without {words!r}")
+        said.append(line)
+    raise AssertionError(f"it ended without {words!r}: {''.join(said)}")
 
 
 @pytest.mark.full
