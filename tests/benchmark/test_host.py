@@ -79,7 +79,7 @@ def libvirt():
     if missing is not None:
         pytest.skip(missing)
     if not os.path.exists(LIBVIRT_GUESTS):
-        pytest.skip(f"there is no {LIBVIRT_GUESTS}")
+        pytest.skip(f"nothing to compare with: {LIBVIRT_GUESTS} comes with libvirt-daemon-common")
     host = LibvirtHost(also={"/run/lock": "lock"})
     try:
         yield host.start()

@@ -66,10 +66,10 @@ def _first_unknown(directory: str, known: re.Pattern[str]) -> str | None:
 def qmp_version() -> str | None:
     """Version of qemu.qmp; None where it is missing or broken."""
     try:
+        from importlib import import_module
         from importlib.metadata import version
 
-        import qemu.qmp  # noqa: F401  # it is to be seen to work
-
+        import_module("qemu.qmp")
         return version("qemu.qmp")
     except Exception:  # whatever is wrong with it, it is made again
         return None
